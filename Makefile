@@ -1,0 +1,45 @@
+# Every target sets up what it needs: a virtual environment in .venv with the pinned versions.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help search test test-all check format bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make search    search the bundled digits: supernet, front and report in minutes"
+	@echo "make test      run the tests"
+	@echo "make test-all  run the tests, slow ones included"
+	@echo "make check     lint, format check and types"
+	@echo "make format    format the code"
+	@echo "make bench     run the benchmarks"
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+search: $(VENV)/installed
+	$(BIN)/nas search digits
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/installed
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+check: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/installed
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

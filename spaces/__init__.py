@@ -1,0 +1,21 @@
+"""Search spaces of spiking transformers, as plain values."""
+
+from spaces.architecture import LAYER_GENES, NETWORK_GENES, Architecture, Layer
+from spaces.catalog import load_space, space_names
+from spaces.errors import InputError
+from spaces.genes import Gene
+from spaces.skeleton import Skeleton
+from spaces.space import SearchSpace
+
+__all__ = [
+    "LAYER_GENES",
+    "NETWORK_GENES",
+    "Architecture",
+    "Gene",
+    "InputError",
+    "Layer",
+    "SearchSpace",
+    "Skeleton",
+    "load_space",
+    "space_names",
+]

@@ -1,0 +1,214 @@
+"""A search space: which architectures exist, how many, and how vectors name them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from spaces.architecture import LAYER_GENES, NETWORK_GENES, Architecture, Layer
+from spaces.errors import InputError
+from spaces.genes import Gene, parse_genes
+from spaces.skeleton import Skeleton
+
+_EXCITABILITY = frozenset({"v_threshold", "tau"})
+"""Genes whose *small* values make neurons fire more."""
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """All architectures that a choice for each gene can name.
+
+    A vector has one entry per network gene, then one per layer gene and possible layer. Integer vectors hold
+    indices into the choices; real vectors hold numbers in ``[0, n)`` that are floored, so each choice owns an
+    equal share. Entries of layers at or beyond the chosen depth are inactive: ``decode`` ignores them, and
+    ``encode`` fills them with the last active layer.
+
+    Attributes:
+        name: How recipes and run folders call the space.
+        genes: Genes by name, in the order of the encoding.
+        skeleton: What all architectures of the space share.
+    """
+
+    name: str
+    genes: Mapping[str, Gene]
+    skeleton: Skeleton
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """Name of each vector entry; layer genes carry the layer's index."""
+        layers = [f"{gene}_{layer}" for layer in range(self.max_depth) for gene in LAYER_GENES]
+        return (*NETWORK_GENES, *layers)
+
+    @cached_property
+    def cardinalities(self) -> NDArray[np.int64]:
+        """Number of choices of each vector entry, ``(n_var,)``."""
+        layer = [len(self.genes[gene].choices) for gene in LAYER_GENES]
+        network = [len(self.genes[gene].choices) for gene in NETWORK_GENES]
+        return np.array(network + layer * self.max_depth, dtype=np.int64)
+
+    @property
+    def max_depth(self) -> int:
+        """Layers of the deepest architecture."""
+        return int(self.genes["depth"].choices[-1])
+
+    @cached_property
+    def size(self) -> int:
+        """Exact number of distinct architectures."""
+        per_network = prod(len(self.genes[gene].choices) for gene in ("embed_dim", "timesteps"))
+        return per_network * sum(self._stacks(int(depth)) for depth in self.genes["depth"].choices)
+
+    def _stacks(self, depth: int) -> int:
+        """Return the number of distinct stacks of ``depth`` layers."""
+        return prod(len(self.genes[gene].choices) for gene in LAYER_GENES) ** depth
+
+    def decode(self, vector: ArrayLike) -> Architecture:
+        """Return the architecture that a vector of indices or of reals in ``[0, n)`` names.
+
+        Args:
+            vector: ``(n_var,)`` numbers; entries of inactive genes do not matter.
+
+        Raises:
+            InputError: If the length is wrong or an entry is outside its gene's range.
+        """
+        values = np.asarray(vector, dtype=np.float64)
+        if values.shape != self.cardinalities.shape:
+            raise InputError(
+                f"a vector of space {self.name!r} has {len(self.columns)} entries, got shape {values.shape}"
+            )
+        outside = ~((values >= 0) & (values < self.cardinalities))
+        if outside.any():
+            at = int(np.flatnonzero(outside)[0])
+            raise InputError(
+                f"{self.columns[at]} must be in [0, {self.cardinalities[at]}), got {values[at]}"
+            )
+        indices = np.floor(values).astype(np.int64)
+        network = [self.genes[gene].choices[i] for gene, i in zip(NETWORK_GENES, indices, strict=False)]
+        embed_dim, timesteps, depth = (int(value) for value in network)
+        rows = indices[len(NETWORK_GENES) :].reshape(-1, len(LAYER_GENES))[:depth]
+        return Architecture(embed_dim, timesteps, tuple(self._layer(row) for row in rows))
+
+    def _layer(self, indices: NDArray[np.int64]) -> Layer:
+        mlp_ratio, num_heads, v_threshold, tau = (
+            self.genes[gene].choices[index] for gene, index in zip(LAYER_GENES, indices, strict=True)
+        )
+        return Layer(float(mlp_ratio), int(num_heads), float(v_threshold), float(tau))
+
+    def encode(self, architecture: Architecture) -> NDArray[np.int64]:
+        """Return the index vector ``(n_var,)`` of an architecture of this space.
+
+        Raises:
+            InputError: If the architecture has a value that the space does not offer.
+        """
+        network = [self.genes[gene].index(getattr(architecture, gene)) for gene in NETWORK_GENES]
+        layers = [
+            [self.genes[gene].index(getattr(layer, gene)) for gene in LAYER_GENES]
+            for layer in architecture.layers
+        ]
+        layers += layers[-1:] * (self.max_depth - len(layers))
+        return np.array(network + [index for layer in layers for index in layer], dtype=np.int64)
+
+    def canonical(self, vector: ArrayLike) -> NDArray[np.int64]:
+        """Return the one index vector that all vectors of the same architecture share."""
+        return self.encode(self.decode(vector))
+
+    def __contains__(self, architecture: object) -> bool:
+        if not isinstance(architecture, Architecture):
+            return False
+        try:
+            self.encode(architecture)
+        except InputError:
+            return False
+        return True
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        """Draw an architecture, each distinct one with the same probability.
+
+        Deep architectures outnumber shallow ones by orders of magnitude, so nearly all draws are deep.
+        """
+        depths = self.genes["depth"].choices
+        stacks = [self._stacks(int(depth)) for depth in depths]
+        weights = [count / sum(stacks) for count in stacks]
+        indices = rng.integers(self.cardinalities)
+        indices[NETWORK_GENES.index("depth")] = rng.choice(len(depths), p=weights)
+        return self.decode(indices)
+
+    def sample_genes(self, rng: np.random.Generator) -> Architecture:
+        """Draw each gene uniformly, depth included: what a supernet is trained on [Chen2021]_.
+
+        .. [Chen2021] Chen et al., "AutoFormer: Searching Transformers for Visual Recognition", ICCV 2021.
+        """
+        return self.decode(rng.integers(self.cardinalities))
+
+    def smallest(self) -> Architecture:
+        """Return the narrowest, shallowest, shortest architecture, with the least excitable neurons."""
+        return self._extreme(largest=False)
+
+    def largest(self) -> Architecture:
+        """Return the widest, deepest, longest architecture, with the most excitable neurons."""
+        return self._extreme(largest=True)
+
+    def _extreme(self, *, largest: bool) -> Architecture:
+        def index(column: str) -> int:
+            gene = column.rsplit("_", 1)[0] if column not in NETWORK_GENES else column
+            last = len(self.genes[gene].choices) - 1
+            return last if largest != (gene in _EXCITABILITY) else 0
+
+        return self.decode([index(column) for column in self.columns])
+
+    def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
+        """Yield every architecture that differs from this one in one gene.
+
+        A deeper neighbour repeats the last layer; a shallower one drops layers from the end.
+        """
+        vector = self.encode(architecture)
+        active = len(NETWORK_GENES) + architecture.depth * len(LAYER_GENES)
+        for position in range(active):
+            for index in range(self.cardinalities[position]):
+                if index != vector[position]:
+                    changed = vector.copy()
+                    changed[position] = index
+                    yield self.decode(changed)
+
+    def with_input(self, image_size: int, in_channels: int, num_classes: int) -> SearchSpace:
+        """Return the same space for images of another size, channel count or class count."""
+        return replace(self, skeleton=self.skeleton.with_input(image_size, in_channels, num_classes))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the space as the plain values of its TOML file; ``from_dict`` reads them back."""
+        return {
+            "name": self.name,
+            "skeleton": self.skeleton.to_dict(),
+            "genes": {name: list(gene.choices) for name, gene in self.genes.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SearchSpace:
+        """Return the space that the plain values of a TOML or JSON file describe.
+
+        Raises:
+            InputError: If a key is missing or unknown, or a value breaks a rule.
+        """
+        known = {"name", "skeleton", "genes"}
+        if set(values) != known:
+            raise InputError(f"a space has exactly the keys {sorted(known)}, got {sorted(values)}")
+        for table in ("skeleton", "genes"):
+            if not isinstance(values[table], Mapping):
+                raise InputError(f"{table} must be a table, got {values[table]!r}")
+        if not isinstance(values["name"], str) or not values["name"]:
+            raise InputError(f"name must be a non-empty text, got {values['name']!r}")
+        fields = Skeleton.__dataclass_fields__
+        unknown = sorted(set(values["skeleton"]) - set(fields))
+        required = {"image_size", "in_channels", "num_classes"}
+        if unknown or not required <= set(values["skeleton"]):
+            raise InputError(
+                f"skeleton must have {sorted(required)} and may have {sorted(set(fields) - required)}, "
+                f"got {sorted(values['skeleton'])}"
+            )
+        skeleton = Skeleton(**values["skeleton"])
+        return cls(values["name"], parse_genes(values["genes"], skeleton.neuron), skeleton)

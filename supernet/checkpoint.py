@@ -1,0 +1,162 @@
+"""Checkpoints: tensors in safetensors, everything else in JSON, replaced as one.
+
+A checkpoint is a JSON file that names its tensor file and that file's SHA-256. A new one is written beside the old
+one and takes its place by a single rename, so a crash at any moment leaves a whole checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from spaces import Architecture, InputError, SearchSpace, Skeleton
+from supernet.settings import TrainSettings
+from supernet.spikformer import Spikformer
+
+INDEX = "supernet.json"
+_MODEL, _OPTIMIZER = "model.", "optimizer."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint says about itself.
+
+    Attributes:
+        epoch: Epochs done.
+        seed: Seed of the training.
+        data: Name of the image set.
+        settings: Optimisation.
+        architecture: Widths and depth of the network.
+        skeleton: Input, classes and neuron of the network.
+        space: Space whose supernet the network is, or None for a single architecture.
+    """
+
+    epoch: int
+    seed: int
+    data: str
+    settings: TrainSettings
+    architecture: Architecture
+    skeleton: Skeleton
+    space: SearchSpace | None
+
+    def at(self, epoch: int) -> Checkpoint:
+        """Return the same training after another number of epochs."""
+        return replace(self, epoch=epoch)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must agree for a training to continue, as JSON values."""
+        values = {
+            "seed": self.seed,
+            "data": self.data,
+            "settings": asdict(self.settings),
+            "architecture": self.architecture.to_dict(),
+            "skeleton": self.skeleton.to_dict(),
+            "space": None if self.space is None else self.space.to_dict(),
+        }
+        return dict(json.loads(json.dumps(values)))
+
+
+def save_checkpoint(
+    folder: Path, checkpoint: Checkpoint, model: Spikformer, optimizer: torch.optim.Optimizer
+) -> None:
+    """Replace the checkpoint of a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"{_OPTIMIZER}{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    blob = save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()})
+    weights = folder / f"supernet-{checkpoint.epoch:05d}.safetensors"
+    write_atomically(weights, blob)
+    index_values = {
+        "format": "spikefront-checkpoint-1",
+        "weights": weights.name,
+        "sha256": hashlib.sha256(blob).hexdigest(),
+        "epoch": checkpoint.epoch,
+        **checkpoint.identity,
+    }
+    write_atomically(folder / INDEX, json.dumps(index_values, indent=1).encode())
+    for stale in folder.glob("supernet-*.safetensors*"):
+        if stale != weights:
+            stale.unlink()
+
+
+def load_checkpoint(
+    folder: Path, identity: Checkpoint, model: Spikformer, optimizer: torch.optim.Optimizer | None = None
+) -> int:
+    """Load a folder's checkpoint into a network, and return the epochs it has been trained for.
+
+    Args:
+        folder: Run folder; without a checkpoint nothing is loaded and 0 returned.
+        identity: Training that the checkpoint must belong to.
+        model: Receives the weights.
+        optimizer: Receives its state, where training is to go on.
+
+    Raises:
+        InputError: If the checkpoint is damaged or belongs to another training.
+    """
+    index = folder / INDEX
+    if not index.is_file():
+        return 0
+    way_out = f"choose another run folder, or move {folder} away to start anew"
+    values, blob = _read_index(index, way_out)
+    for name, expected in identity.identity.items():
+        if values.get(name) != expected:
+            raise InputError(
+                f"{index} must be a checkpoint of this run, but its {name} differs: expected {expected!r}, got "
+                f"{values.get(name)!r}; {way_out}"
+            )
+    try:
+        tensors = load_tensors(blob)
+        model.load_state_dict(_strip(tensors, _MODEL))
+        if optimizer is not None:
+            _load_optimizer(optimizer, _strip(tensors, _OPTIMIZER))
+        return int(values["epoch"])
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{index} does not fit its network: {error}; {way_out}") from None
+
+
+def _read_index(index: Path, way_out: str) -> tuple[dict[str, Any], bytes]:
+    try:
+        values = json.loads(index.read_bytes())
+        name, digest = values["weights"], values["sha256"]
+        if Path(name).name != name:
+            raise ValueError(f"weights must be a file name, got {name!r}")
+        blob = (index.parent / name).read_bytes()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{index} is not a whole checkpoint: {error!r}; {way_out}") from None
+    if hashlib.sha256(blob).hexdigest() != digest:
+        raise InputError(f"{index.parent / name} is damaged: its SHA-256 is not that of {index.name}; {way_out}")
+    return values, blob
+
+
+def _strip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, _, field = name.partition(".")
+        state.setdefault(int(index), {})[field] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is either the old or the new one, whole, even after a crash."""
+    temporary = path.with_name(path.name + f".{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

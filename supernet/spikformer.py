@@ -1,0 +1,158 @@
+"""Spikformer V1 [Zhou2023]_, readable in one sitting; the supernet is the one of a space's largest architecture.
+
+``T`` timesteps, ``B`` images, ``N`` tokens of width ``D``. Block inputs are sums of spikes, so small integers.
+
+.. [Zhou2023] Zhou et al., "Spikformer: When Spiking Neural Network Meets Transformer", ICLR 2023.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from spaces import Architecture, InputError, Layer, SearchSpace, Skeleton
+from supernet.layers import EntangledBatchNorm, EntangledLinear
+from supernet.neurons import build_neuron
+from supernet.stems import SpikingPatchStem
+
+ATTENTION_SCALE = 0.125
+"""Scale of q·kᵀ·v, the same for every head width; a power of two, so exact."""
+
+ATTENTION_THRESHOLD = 0.5
+"""Threshold of the neuron behind the attention over that of its block."""
+
+
+class LinearNeuron(nn.Module):
+    """Linear layer, batch normalisation and neuron: tokens in, spikes out."""
+
+    def __init__(self, in_features: int, out_features: int, skeleton: Skeleton) -> None:
+        super().__init__()
+        self.linear = EntangledLinear(in_features, out_features)
+        self.bn = EntangledBatchNorm(out_features)
+        self.neuron = build_neuron(skeleton)
+
+    def forward(self, x: Tensor, out_features: int, layer: Layer) -> Tensor:
+        """Map tokens ``(T, B, N, n_in)`` to spikes ``(T, B, N, out_features)``."""
+        current = self.bn(self.linear(x, out_features).flatten(0, 2)).unflatten(0, x.shape[:3])
+        return cast(Tensor, self.neuron(current, layer.v_threshold, layer.tau))
+
+
+class SpikeProduct(nn.Module):
+    """Matrix product of two spike tensors; a module so that operation counters can see its operands."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Map ``(..., n, k)`` and ``(..., k, m)`` to ``(..., n, m)``."""
+        return a @ b
+
+
+class SpikingSelfAttention(nn.Module):
+    """Attention without softmax: neuron(q kᵀ v / 8) of binary q, k and v, then a projection."""
+
+    def __init__(self, embed_dim: int, skeleton: Skeleton) -> None:
+        super().__init__()
+        self.q = LinearNeuron(embed_dim, embed_dim, skeleton)
+        self.k = LinearNeuron(embed_dim, embed_dim, skeleton)
+        self.v = LinearNeuron(embed_dim, embed_dim, skeleton)
+        self.scores = SpikeProduct()
+        self.mix = SpikeProduct()
+        self.neuron = build_neuron(skeleton)
+        self.proj = LinearNeuron(embed_dim, embed_dim, skeleton)
+
+    def forward(self, x: Tensor, layer: Layer) -> Tensor:
+        """Map tokens ``(T, B, N, D)`` to spikes of the same shape."""
+        width = x.shape[-1]
+        q, k, v = (
+            project(x, width, layer).unflatten(-1, (layer.num_heads, -1)).transpose(2, 3)
+            for project in (self.q, self.k, self.v)
+        )  # each (T, B, heads, N, D / heads)
+        mixed = self.mix(self.scores(q, k.transpose(-2, -1)), v) * ATTENTION_SCALE
+        current = mixed.transpose(2, 3).flatten(3)
+        spikes = self.neuron(current, layer.v_threshold * ATTENTION_THRESHOLD, layer.tau)
+        return cast(Tensor, self.proj(spikes, width, layer))
+
+
+class Block(nn.Module):
+    """Attention and MLP, each added to its input."""
+
+    def __init__(self, embed_dim: int, hidden: int, skeleton: Skeleton) -> None:
+        super().__init__()
+        self.attention = SpikingSelfAttention(embed_dim, skeleton)
+        self.fc1 = LinearNeuron(embed_dim, hidden, skeleton)
+        self.fc2 = LinearNeuron(hidden, embed_dim, skeleton)
+
+    def forward(self, x: Tensor, layer: Layer) -> Tensor:
+        """Map tokens ``(T, B, N, D)`` to the same shape."""
+        width = x.shape[-1]
+        x = x + self.attention(x, layer)
+        return x + cast(Tensor, self.fc2(self.fc1(x, int(width * layer.mlp_ratio), layer), width, layer))
+
+
+class Spikformer(nn.Module):
+    """A Spikformer of one architecture, which also runs every smaller one as a slice of its weights.
+
+    Args:
+        skeleton: Input, stem resolution, classes and neuron.
+        architecture: Widths and depth of the parameters, and what a call runs by default.
+
+    Shape:
+        Images ``(B, C, H, W)`` to logits ``(B, num_classes)``.
+    """
+
+    def __init__(self, skeleton: Skeleton, architecture: Architecture) -> None:
+        super().__init__()
+        self.skeleton = skeleton
+        self.architecture = architecture
+        width = architecture.embed_dim
+        self.stem = SpikingPatchStem(width, skeleton)
+        self.blocks = nn.ModuleList(
+            Block(width, int(width * layer.mlp_ratio), skeleton) for layer in architecture.layers
+        )
+        self.head = EntangledLinear(width, skeleton.num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, images: Tensor, architecture: Architecture | None = None) -> Tensor:
+        """Return the logits ``(B, num_classes)`` of an architecture that fits into this network."""
+        run = architecture or self.architecture
+        self.check_fit(run)
+        x = self.stem(images, run.timesteps, run.embed_dim, run.layers[0])
+        for block, layer in zip(self.blocks, run.layers, strict=False):
+            x = block(x, layer)
+        logits: Tensor = self.head(x.mean(dim=2).mean(dim=0))
+        return logits
+
+    def check_fit(self, run: Architecture) -> None:
+        """Raise InputError if an architecture is wider or deeper than this network."""
+        if run is self.architecture:
+            return
+        own = self.architecture
+        hidden = [int(own.embed_dim * layer.mlp_ratio) for layer in own.layers]
+        fits = (
+            run.embed_dim <= own.embed_dim
+            and run.depth <= own.depth
+            and all(
+                int(run.embed_dim * layer.mlp_ratio) <= width
+                for layer, width in zip(run.layers, hidden, strict=False)
+            )
+        )
+        if not fits:
+            raise InputError(
+                f"an architecture must fit into the network that runs it: embed_dim <= {own.embed_dim}, depth "
+                f"<= {own.depth}, hidden widths <= {hidden}; got {run.to_dict()}"
+            )
+
+
+def build_supernet(space: SearchSpace, seed: int) -> Spikformer:
+    """Return the untrained supernet of a space: the Spikformer of its largest architecture.
+
+    Args:
+        space: Search space, with the input shape of the data.
+        seed: Seed of the initial weights; the global random state stays as it is.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Spikformer(space.skeleton, space.largest())

@@ -1,0 +1,164 @@
+"""One training loop for supernets and for single architectures.
+
+Every epoch draws its order, augmentation and architectures from the seed and its own number, so a training that
+continues from a checkpoint reaches the weights of one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spaces import Architecture, SearchSpace
+from supernet.augment import build_augmentation, mixup
+from supernet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from supernet.data import ImageData, Normalise
+from supernet.sampling import SAMPLING
+from supernet.settings import TrainSettings
+from supernet.spikformer import Spikformer
+
+
+@dataclass(frozen=True)
+class TrainProgress:
+    """Where a training stands after a step.
+
+    Attributes:
+        epoch: Epochs done, with the fraction of the running one.
+        epochs: Epochs in all.
+        loss: Running mean of the loss in this epoch.
+        accuracy: Running share of correct answers on the (augmented) training images, in [0, 1].
+        images_per_second: Throughput of this epoch.
+    """
+
+    epoch: float
+    epochs: int
+    loss: float
+    accuracy: float
+    images_per_second: float
+
+
+def train(
+    model: Spikformer,
+    data: ImageData,
+    settings: TrainSettings,
+    seed: int,
+    space: SearchSpace | None = None,
+    checkpoint: Path | None = None,
+    report: Callable[[TrainProgress], None] | None = None,
+) -> Spikformer:
+    """Train a network on the training split and return it in evaluation mode.
+
+    Args:
+        model: A supernet, or a network of one architecture; trained in place.
+        data: Images, of which only the training split is used.
+        settings: Optimisation.
+        seed: Seed of order, augmentation and architectures.
+        space: Space to draw each step's architectures from; without one the model itself is trained.
+        checkpoint: Folder to save checkpoints in, and to continue from if it has one.
+        report: Called after every step.
+
+    Raises:
+        InputError: If the checkpoint belongs to another network, data set, seed or settings.
+    """
+    epoch_trainer = _EpochTrainer(model, data, settings, seed, space)
+    first = 0
+    identity = Checkpoint(0, seed, data.name, settings, model.architecture, model.skeleton, space)
+    if checkpoint is not None:
+        first = load_checkpoint(checkpoint, identity, model, epoch_trainer.optimizer)
+    for epoch in range(first, settings.epochs):
+        epoch_trainer.run(epoch, report)
+        done = epoch + 1
+        if checkpoint is not None and (done == settings.epochs or done % settings.checkpoint_every == 0):
+            save_checkpoint(checkpoint, identity.at(done), model, epoch_trainer.optimizer)
+    return model.eval()
+
+
+class _EpochTrainer:
+    """What the epochs of a training share: optimiser, augmentation and normalisation."""
+
+    def __init__(
+        self, model: Spikformer, data: ImageData, settings: TrainSettings, seed: int, space: SearchSpace | None
+    ) -> None:
+        self.model, self.data, self.settings, self.seed, self.space = model, data, settings, seed, space
+        size, channels, self.num_classes = data.input_shape
+        self.augment = build_augmentation(settings.augment, size, channels)
+        self.normalise = Normalise(*data.moments)
+        decayed = [p for p in model.parameters() if p.dim() > 1]
+        others = [p for p in model.parameters() if p.dim() <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed}, {"params": others, "weight_decay": 0.0}],
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+        )
+
+    def run(self, epoch: int, report: Callable[[TrainProgress], None] | None) -> None:
+        """Train for one epoch; a last batch too small for BatchNorm is left out."""
+        settings, train = self.settings, self.data.train
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(len(train))
+        starts = [s for s in range(0, len(train), settings.batch_size) if len(train) - s >= 2]
+        loss_sum = torch.zeros(())
+        correct = torch.zeros((), dtype=torch.int64)
+        seen, began = 0, time.perf_counter()
+        self.model.train()
+        with torch.random.fork_rng(devices=[]):  # kornia draws from the global generator
+            torch.manual_seed(int(rng.integers(2**63)))
+            for step, start in enumerate(starts):
+                self._set_learning_rate(settings.learning_rate_at(epoch + step / len(starts)))
+                chosen = np.sort(order[start : start + settings.batch_size])
+                images = torch.from_numpy(train.images[chosen])
+                labels = torch.from_numpy(train.labels[chosen])
+                loss, hits = self._step(images, labels, rng)
+                seen += len(chosen)
+                loss_sum += loss * len(chosen)
+                correct += hits
+                if report is not None:
+                    report(
+                        TrainProgress(
+                            epoch + (step + 1) / len(starts),
+                            settings.epochs,
+                            loss_sum.item() / seen,
+                            correct.item() / seen,
+                            seen / (time.perf_counter() - began),
+                        )
+                    )
+
+    def _set_learning_rate(self, learning_rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+
+    def _step(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Update the weights once; return mean loss and correct answers of the step's first architecture."""
+        settings = self.settings
+        with torch.no_grad():
+            x = self.normalise.pixels(self.augment(images.float() / 255))
+            targets = F.one_hot(labels, self.num_classes).to(x.dtype)
+            x, targets = mixup(x, targets, settings.mixup)
+        self.optimizer.zero_grad(set_to_none=True)
+        first_logits: Tensor | None = None
+        loss_value = torch.zeros(())
+        architectures: list[Architecture | None] = [None]
+        if self.space is not None:
+            architectures = [*SAMPLING[settings.sampling](self.space, rng)]
+        for architecture in architectures:
+            with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
+                logits = self.model(x, architecture).float()
+            if first_logits is None:
+                loss = F.cross_entropy(logits, targets, label_smoothing=settings.label_smoothing)
+                first_logits = logits.detach()
+            else:  # the first architecture teaches the others in place
+                loss = F.cross_entropy(logits, first_logits.softmax(dim=1))
+            (loss / len(architectures)).backward()
+            loss_value += loss.detach() / len(architectures)
+        if settings.clip_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
+        self.optimizer.step()
+        assert first_logits is not None
+        return loss_value, (first_logits.argmax(dim=1) == targets.argmax(dim=1)).sum()
