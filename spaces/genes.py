@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
 
@@ -46,7 +46,7 @@ class Gene:
         if self.name not in _RULES:
             raise InputError(f"genes are {sorted(_RULES)}, got {self.name!r}")
         kind, rule, holds = _RULES[self.name]
-        if isinstance(self.choices, str) or not isinstance(self.choices, Sequence) or not self.choices:
+        if not isinstance(self.choices, list | tuple) or not self.choices:
             raise InputError(f"{self.name} must be a non-empty list of {rule}, got {self.choices!r}")
         for value in self.choices:
             whole = isinstance(value, int) or (kind is float and isinstance(value, float))
@@ -85,14 +85,12 @@ def parse_genes(table: Mapping[str, object], neuron: str) -> dict[str, Gene]:
     for width, heads in product(genes["embed_dim"].choices, genes["num_heads"].choices):
         if width % heads:
             raise InputError(
-                f"embed_dim must be divisible by every num_heads choice, got embed_dim {width} with "
-                f"num_heads {heads}"
+                f"embed_dim must be divisible by every num_heads choice, got embed_dim {width} with num_heads {heads}"
             )
     for width, ratio in product(genes["embed_dim"].choices, genes["mlp_ratio"].choices):
         if width * ratio != int(width * ratio):
             raise InputError(
-                f"embed_dim times mlp_ratio must be a whole number, got embed_dim {width} with "
-                f"mlp_ratio {ratio}"
+                f"embed_dim times mlp_ratio must be a whole number, got embed_dim {width} with mlp_ratio {ratio}"
             )
     if neuron in NEURONS_WITHOUT_TAU and len(genes["tau"].choices) > 1:
         raise InputError(

@@ -40,9 +40,7 @@ class Skeleton:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise InputError(f"{field} must be a positive integer, got {value!r}")
         stages = range(STEM_STAGES)
-        if any(stage not in stages for stage in self.stem_pools) or len(set(self.stem_pools)) != len(
-            self.stem_pools
-        ):
+        if any(stage not in stages for stage in self.stem_pools) or len(set(self.stem_pools)) != len(self.stem_pools):
             raise InputError(
                 f"stem_pools must list different stages out of {list(stages)}, got {list(self.stem_pools)}"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -65,7 +66,8 @@ class SearchSpace:
 
     def _stacks(self, depth: int) -> int:
         """Return the number of distinct stacks of ``depth`` layers."""
-        return prod(len(self.genes[gene].choices) for gene in LAYER_GENES) ** depth
+        layer: int = prod(len(self.genes[gene].choices) for gene in LAYER_GENES)
+        return int(layer**depth)
 
     def decode(self, vector: ArrayLike) -> Architecture:
         """Return the architecture that a vector of indices or of reals in ``[0, n)`` names.
@@ -84,9 +86,7 @@ class SearchSpace:
         outside = ~((values >= 0) & (values < self.cardinalities))
         if outside.any():
             at = int(np.flatnonzero(outside)[0])
-            raise InputError(
-                f"{self.columns[at]} must be in [0, {self.cardinalities[at]}), got {values[at]}"
-            )
+            raise InputError(f"{self.columns[at]} must be in [0, {self.cardinalities[at]}), got {values[at]}")
         indices = np.floor(values).astype(np.int64)
         network = [self.genes[gene].choices[i] for gene, i in zip(NETWORK_GENES, indices, strict=False)]
         embed_dim, timesteps, depth = (int(value) for value in network)
@@ -107,8 +107,7 @@ class SearchSpace:
         """
         network = [self.genes[gene].index(getattr(architecture, gene)) for gene in NETWORK_GENES]
         layers = [
-            [self.genes[gene].index(getattr(layer, gene)) for gene in LAYER_GENES]
-            for layer in architecture.layers
+            [self.genes[gene].index(getattr(layer, gene)) for gene in LAYER_GENES] for layer in architecture.layers
         ]
         layers += layers[-1:] * (self.max_depth - len(layers))
         return np.array(network + [index for layer in layers for index in layer], dtype=np.int64)
@@ -144,6 +143,18 @@ class SearchSpace:
         .. [Chen2021] Chen et al., "AutoFormer: Searching Transformers for Visual Recognition", ICCV 2021.
         """
         return self.decode(rng.integers(self.cardinalities))
+
+    def __iter__(self) -> Iterator[Architecture]:
+        """Yield every distinct architecture once; for spaces small enough to walk through."""
+        network = len(NETWORK_GENES)
+        for depth_index, depth in enumerate(self.genes["depth"].choices):
+            active = self.cardinalities.copy()
+            active[network - 1] = 1
+            active[network + int(depth) * len(LAYER_GENES) :] = 1
+            for indices in product(*(range(n) for n in active)):
+                vector = np.array(indices)
+                vector[network - 1] = depth_index
+                yield self.decode(vector)
 
     def smallest(self) -> Architecture:
         """Return the narrowest, shallowest, shortest architecture, with the least excitable neurons."""
