@@ -15,11 +15,11 @@ from torch.distributions import Beta
 from spaces import InputError
 
 AUGMENTATIONS: dict[str, Callable[[int], nn.Module]] = {
-    "affine": lambda size: K.RandomAffine(degrees=10.0, translate=(0.08, 0.08), scale=(0.9, 1.1), p=0.9),
+    "affine": lambda _: K.RandomAffine(degrees=10.0, translate=(0.08, 0.08), scale=(0.9, 1.1), p=0.9),
     "crop": lambda size: K.RandomCrop((size, size), padding=max(1, size // 8)),
-    "flip": lambda size: K.RandomHorizontalFlip(),
-    "erasing": lambda size: K.RandomErasing(p=0.25),
-    "randaugment": lambda size: K.auto.RandAugment(n=2, m=9),
+    "flip": lambda _: K.RandomHorizontalFlip(),
+    "erasing": lambda _: K.RandomErasing(p=0.25),
+    "randaugment": lambda _: K.auto.RandAugment(n=2, m=9),
 }
 """Builders by name; each takes the image size in pixels. ``randaugment`` needs colour images."""
 

@@ -28,30 +28,60 @@ _MODEL, _OPTIMIZER = "model.", "optimizer."
 
 
 @dataclass(frozen=True)
+class EpochRecord:
+    """One epoch of a training.
+
+    Attributes:
+        loss: Mean loss.
+        accuracy: Share of correct answers on the augmented training images, in [0, 1].
+        seconds: Wall time.
+    """
+
+    loss: float
+    accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """What a checkpoint says about itself.
 
     Attributes:
-        epoch: Epochs done.
         seed: Seed of the training.
         data: Name of the image set.
         settings: Optimisation.
         architecture: Widths and depth of the network.
         skeleton: Input, classes and neuron of the network.
         space: Space whose supernet the network is, or None for a single architecture.
+        history: The epochs done.
     """
 
-    epoch: int
     seed: int
     data: str
     settings: TrainSettings
     architecture: Architecture
     skeleton: Skeleton
     space: SearchSpace | None
+    history: tuple[EpochRecord, ...] = ()
 
-    def at(self, epoch: int) -> Checkpoint:
-        """Return the same training after another number of epochs."""
-        return replace(self, epoch=epoch)
+    @property
+    def epoch(self) -> int:
+        """Number of epochs done."""
+        return len(self.history)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all epochs done."""
+        return sum(record.seconds for record in self.history)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all epochs are done."""
+        return self.epoch >= self.settings.epochs
+
+    def after(self, record: EpochRecord) -> Checkpoint:
+        """Return the same training one epoch later."""
+        return replace(self, history=(*self.history, record))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -82,8 +112,8 @@ def save_checkpoint(
         "format": "spikefront-checkpoint-1",
         "weights": weights.name,
         "sha256": hashlib.sha256(blob).hexdigest(),
-        "epoch": checkpoint.epoch,
         **checkpoint.identity,
+        "history": [asdict(record) for record in checkpoint.history],
     }
     write_atomically(folder / INDEX, json.dumps(index_values, indent=1).encode())
     for stale in folder.glob("supernet-*.safetensors*"):
@@ -93,11 +123,11 @@ def save_checkpoint(
 
 def load_checkpoint(
     folder: Path, identity: Checkpoint, model: Spikformer, optimizer: torch.optim.Optimizer | None = None
-) -> int:
-    """Load a folder's checkpoint into a network, and return the epochs it has been trained for.
+) -> Checkpoint:
+    """Load a folder's checkpoint into a network, and return it with the epochs done.
 
     Args:
-        folder: Run folder; without a checkpoint nothing is loaded and 0 returned.
+        folder: Run folder; without a checkpoint nothing is loaded and ``identity`` returned.
         identity: Training that the checkpoint must belong to.
         model: Receives the weights.
         optimizer: Receives its state, where training is to go on.
@@ -107,7 +137,7 @@ def load_checkpoint(
     """
     index = folder / INDEX
     if not index.is_file():
-        return 0
+        return identity
     way_out = f"choose another run folder, or move {folder} away to start anew"
     values, blob = _read_index(index, way_out)
     for name, expected in identity.identity.items():
@@ -121,7 +151,7 @@ def load_checkpoint(
         model.load_state_dict(_strip(tensors, _MODEL))
         if optimizer is not None:
             _load_optimizer(optimizer, _strip(tensors, _OPTIMIZER))
-        return int(values["epoch"])
+        return replace(identity, history=tuple(EpochRecord(**record) for record in values["history"]))
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{index} does not fit its network: {error}; {way_out}") from None
 

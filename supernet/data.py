@@ -117,8 +117,7 @@ def _three_ways(name: str, train: Split, test: Split | None, classes: tuple[str,
         train, test = _hold_out(train, 0.2)
     elif test.images.shape[1:] != train.images.shape[1:]:
         raise InputError(
-            f"test images must have the training images' shape {train.images.shape[1:]}, got "
-            f"{test.images.shape[1:]}"
+            f"test images must have the training images' shape {train.images.shape[1:]}, got {test.images.shape[1:]}"
         )
     train, validation = _hold_out(train, 0.1 if len(train) > 5_000 else 0.2)
     return ImageData(name, train, validation, test, classes)

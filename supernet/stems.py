@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import cast
 
 import torch.nn.functional as F
@@ -49,9 +50,7 @@ class SpikingPatchStem(nn.Module):
         super().__init__()
         widths = [skeleton.in_channels, *(embed_dim // divisor for divisor in STAGE_DIVISORS)]
         self.pools = frozenset(skeleton.stem_pools)
-        self.stages = nn.ModuleList(
-            ConvNeuron(narrow, wide, skeleton) for narrow, wide in zip(widths, widths[1:], strict=False)
-        )
+        self.stages = nn.ModuleList(ConvNeuron(narrow, wide, skeleton) for narrow, wide in pairwise(widths))
         self.position = ConvNeuron(embed_dim, embed_dim, skeleton)
 
     def forward(self, images: Tensor, timesteps: int, embed_dim: int, layer: Layer) -> Tensor:
@@ -67,6 +66,7 @@ class SpikingPatchStem(nn.Module):
         for index, (stage, divisor) in enumerate(zip(self.stages, STAGE_DIVISORS, strict=True)):
             x = stage(x, timesteps, embed_dim // divisor, layer)
             if index in self.pools:
-                x = F.max_pool2d(x.flatten(0, 1), 3, 2, 1).unflatten(0, x.shape[:2])
-        x = x + self.position(x, timesteps, embed_dim, layer)
+                pooled: Tensor = F.max_pool2d(x.flatten(0, 1), 3, 2, 1)
+                x = pooled.view(*x.shape[:2], *pooled.shape[1:])
+        x = x + cast(Tensor, self.position(x, timesteps, embed_dim, layer))
         return x.flatten(3).transpose(2, 3)

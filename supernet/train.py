@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from spaces import Architecture, SearchSpace
 from supernet.augment import build_augmentation, mixup
-from supernet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from supernet.checkpoint import Checkpoint, EpochRecord, load_checkpoint, save_checkpoint
 from supernet.data import ImageData, Normalise
 from supernet.sampling import SAMPLING
 from supernet.settings import TrainSettings
@@ -68,15 +69,13 @@ def train(
         InputError: If the checkpoint belongs to another network, data set, seed or settings.
     """
     epoch_trainer = _EpochTrainer(model, data, settings, seed, space)
-    first = 0
-    identity = Checkpoint(0, seed, data.name, settings, model.architecture, model.skeleton, space)
+    state = Checkpoint(seed, data.name, settings, model.architecture, model.skeleton, space)
     if checkpoint is not None:
-        first = load_checkpoint(checkpoint, identity, model, epoch_trainer.optimizer)
-    for epoch in range(first, settings.epochs):
-        epoch_trainer.run(epoch, report)
-        done = epoch + 1
-        if checkpoint is not None and (done == settings.epochs or done % settings.checkpoint_every == 0):
-            save_checkpoint(checkpoint, identity.at(done), model, epoch_trainer.optimizer)
+        state = load_checkpoint(checkpoint, state, model, epoch_trainer.optimizer)
+    while not state.complete:
+        state = state.after(epoch_trainer.run(state.epoch, report))
+        if checkpoint is not None and (state.complete or state.epoch % settings.checkpoint_every == 0):
+            save_checkpoint(checkpoint, state, model, epoch_trainer.optimizer)
     return model.eval()
 
 
@@ -84,21 +83,28 @@ class _EpochTrainer:
     """What the epochs of a training share: optimiser, augmentation and normalisation."""
 
     def __init__(
-        self, model: Spikformer, data: ImageData, settings: TrainSettings, seed: int, space: SearchSpace | None
+        self,
+        model: Spikformer,
+        data: ImageData,
+        settings: TrainSettings,
+        seed: int,
+        space: SearchSpace | None,
     ) -> None:
         self.model, self.data, self.settings, self.seed, self.space = model, data, settings, seed, space
         size, channels, self.num_classes = data.input_shape
         self.augment = build_augmentation(settings.augment, size, channels)
         self.normalise = Normalise(*data.moments)
-        decayed = [p for p in model.parameters() if p.dim() > 1]
-        others = [p for p in model.parameters() if p.dim() <= 1]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in model.parameters() if p.dim() > 1]},
+            {"params": [p for p in model.parameters() if p.dim() <= 1], "weight_decay": 0.0},
+        ]
         self.optimizer = torch.optim.AdamW(
-            [{"params": decayed}, {"params": others, "weight_decay": 0.0}],
+            groups,
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
         )
 
-    def run(self, epoch: int, report: Callable[[TrainProgress], None] | None) -> None:
+    def run(self, epoch: int, report: Callable[[TrainProgress], None] | None) -> EpochRecord:
         """Train for one epoch; a last batch too small for BatchNorm is left out."""
         settings, train = self.settings, self.data.train
         rng = np.random.default_rng([self.seed, epoch])
@@ -129,6 +135,7 @@ class _EpochTrainer:
                             seen / (time.perf_counter() - began),
                         )
                     )
+        return EpochRecord(loss_sum.item() / seen, correct.item() / seen, time.perf_counter() - began)
 
     def _set_learning_rate(self, learning_rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -155,7 +162,7 @@ class _EpochTrainer:
                 first_logits = logits.detach()
             else:  # the first architecture teaches the others in place
                 loss = F.cross_entropy(logits, first_logits.softmax(dim=1))
-            (loss / len(architectures)).backward()
+            torch.autograd.backward(loss / len(architectures))
             loss_value += loss.detach() / len(architectures)
         if settings.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)

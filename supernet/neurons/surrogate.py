@@ -45,7 +45,8 @@ class _AtanStep(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        return grad_outputs[0] * (ATAN_ALPHA / 2 / (1 + (math.pi / 2 * ATAN_ALPHA * x) ** 2))
+        scaled: Tensor = math.pi / 2 * ATAN_ALPHA * x
+        return grad_outputs[0] * (ATAN_ALPHA / 2 / (1 + scaled * scaled))
 
 
 def sigmoid_step(x: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Spiking transformers with entangled weights: neurons, layers, training, extraction, data."""
