@@ -1,0 +1,67 @@
+"""F_AEB: accuracy and energy balanced in one number.
+
+Auto-Spikformer [Che2023]_ searches by a fitness of this name whose formula is not public. This is our reading,
+after the accuracy-spikes fitness of AutoSNN [Na2022]_.
+
+.. [Che2023] Che et al., "Auto-Spikformer: Spikformer Architecture Search", arXiv 2306.00807.
+.. [Na2022] Na et al., "AutoSNN: Towards Energy-Efficient Spiking Neural Networks", ICML 2022.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from evaluators.accuracy import Accuracy
+from evaluators.base import Candidate, Sense
+from evaluators.energy import Energy, estimate_energy_mj
+from spaces import InputError
+
+FORMS = ("product", "sum")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyEnergyBalance:
+    """F_AEB of a candidate, more is better.
+
+    .. code-block:: text
+
+        product:  accuracy * (energy / reference) ** -exponent
+        sum:      accuracy - exponent * energy / reference
+
+    Args:
+        exponent: Weight of the energy, lambda, 0 or more.
+        form: ``product`` or ``sum``.
+        reference_mj: Energy in millijoules that leaves the accuracy as it is (product). Without one, the
+            estimate for the widest, deepest, longest architecture of the supernet, before training.
+    """
+
+    metrics: ClassVar[Mapping[str, Sense]] = {"f_aeb": "max"}
+
+    exponent: float = 0.08
+    form: str = "product"
+    reference_mj: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise InputError(f"f_aeb form must be one of {list(FORMS)}, got {self.form!r}")
+        if not 0 <= self.exponent < math.inf:
+            raise InputError(f"f_aeb exponent must be 0 or more, got {self.exponent!r}")
+        if self.reference_mj is not None and not 0 < self.reference_mj < math.inf:
+            raise InputError(f"f_aeb reference_mj must be above 0, got {self.reference_mj!r}")
+
+    def __call__(self, candidate: Candidate) -> dict[str, float]:
+        """Return ``f_aeb``."""
+        accuracy = Accuracy()(candidate)["accuracy"]
+        energy = Energy()(candidate)["energy_mj"]
+        reference = self.reference_mj or estimate_energy_mj(candidate.skeleton, candidate.largest)
+        return {"f_aeb": balance(accuracy, energy / reference, self.exponent, self.form)}
+
+
+def balance(accuracy: float, relative_energy: float, exponent: float, form: str) -> float:
+    """Return F_AEB of an accuracy in [0, 1] and an energy over its reference, above 0."""
+    if form == "product":
+        return float(accuracy * relative_energy**-exponent)
+    return accuracy - exponent * relative_energy

@@ -1,0 +1,74 @@
+"""Evaluators by name, and the score of an architecture under several of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
+from typing import Any
+
+from evaluators.accuracy import Accuracy
+from evaluators.base import Candidate, Evaluator
+from evaluators.complexity import Macs, Parameters
+from evaluators.energy import Energy, Spikes
+from evaluators.fitness import AccuracyEnergyBalance
+from spaces import InputError
+from spaces.resolve import resolve
+
+EVALUATORS: dict[str, Callable[..., Evaluator]] = {
+    "accuracy": Accuracy,
+    "energy_mj": Energy,
+    "f_aeb": AccuracyEnergyBalance,
+    "macs": Macs,
+    "parameters": Parameters,
+    "spikes": Spikes,
+}
+"""Builders by name; each takes the options of its recipe table as keywords."""
+
+
+def build_evaluators(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Evaluator]:
+    """Return evaluators by name, in order.
+
+    Args:
+        names: Rows of ``EVALUATORS``, or ``package.module:Name`` of the user's own.
+        options: Keyword arguments by evaluator name.
+
+    Raises:
+        InputError: If a name or an option is unknown, or if two evaluators claim one metric.
+    """
+    for name in options:
+        if name not in names:
+            raise InputError(f"options belong to evaluators in use {list(names)}, got options for {name!r}")
+    built: dict[str, Evaluator] = {}
+    owners: dict[str, str] = {}
+    for name in names:
+        builder = resolve(EVALUATORS, name, "evaluator")
+        given = dict(options.get(name, {}))
+        known = list(signature(builder).parameters)
+        unknown = sorted(set(given) - set(known))
+        if unknown:
+            raise InputError(f"{name} has the options {known}, got {unknown}")
+        built[name] = builder(**given)
+        for metric in built[name].metrics:
+            if metric in owners:
+                raise InputError(f"a metric has one evaluator, but {owners[metric]} and {name} both give {metric}")
+            owners[metric] = name
+    return built
+
+
+def score(candidate: Candidate, evaluators: Mapping[str, Evaluator]) -> dict[str, float]:
+    """Return all metrics of a candidate.
+
+    Raises:
+        ArithmeticError: If a metric is missing, unexpected or not finite; such a candidate has failed.
+    """
+    metrics: dict[str, float] = {}
+    for name, evaluator in evaluators.items():
+        values = evaluator(candidate)
+        if set(values) != set(evaluator.metrics):
+            raise ArithmeticError(f"{name} must give {sorted(evaluator.metrics)}, got {sorted(values)}")
+        for metric, value in values.items():
+            if not math.isfinite(value):
+                raise ArithmeticError(f"{metric} must be finite, got {value}")
+            metrics[metric] = float(value)
+    return metrics
