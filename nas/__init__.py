@@ -1,0 +1,32 @@
+"""Spikefront: multi-objective evolutionary search of spiking-transformer architectures.
+
+``nas.search`` runs a recipe, ``nas.train`` trains its supernet, and ``nas.Run`` opens a run folder.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nas.config import RunConfig, load_recipe
+    from nas.pipeline import search, train
+    from nas.run import Run
+
+__all__ = ["Run", "RunConfig", "load_recipe", "search", "train"]
+
+_HOMES = {
+    "Run": "nas.run",
+    "RunConfig": "nas.config",
+    "load_recipe": "nas.config",
+    "search": "nas.pipeline",
+    "train": "nas.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that ``import nas`` stays quick."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nas' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,193 @@
+"""The command ``nas``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from spaces import InputError
+
+app = typer.Typer(
+    help="Search spiking-transformer architectures for the best trade-offs between accuracy and energy.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Format(StrEnum):
+    """How results are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+FormatOption = Annotated[Format, typer.Option("-f", "--format", help="How to print the result.")]
+RecipeArgument = Annotated[str, typer.Argument(help="Recipe name, or path of a .toml file.")]
+RunArgument = Annotated[Path, typer.Argument(help="Run folder.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder; runs/<recipe> by default.")]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Folder of the images; else SPIKEFRONT_DATA, else a download."),
+]
+SeedOption = Annotated[int | None, typer.Option(help="Seed instead of the recipe's.")]
+
+
+@app.command()
+def profile(
+    space: Annotated[str, typer.Argument(help="Space name, or path of a .toml file.")],
+    image_size: Annotated[int | None, typer.Option(help="Pixels instead of the space's own.")] = None,
+    channels: Annotated[int | None, typer.Option(help="Channels instead of the space's own.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Classes instead of the space's own.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Random architectures that the medians are of.")] = 101,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Show how large a space is, and what its networks cost, before anything is trained."""
+    from nas.profile import profile_space
+    from spaces import load_space
+
+    loaded = load_space(space)
+    skeleton = loaded.skeleton
+    loaded = loaded.with_input(
+        image_size if image_size is not None else skeleton.image_size,
+        channels if channels is not None else skeleton.in_channels,
+        classes if classes is not None else skeleton.num_classes,
+    )
+    frame = profile_space(loaded, samples)
+    if output is Format.TABLE:
+        typer.echo(f"{loaded.name}: {loaded.size:,} architectures ({loaded.size:.3g})")
+        for name, gene in loaded.genes.items():
+            typer.echo(f"  {name:<12} {', '.join(f'{value:g}' for value in gene.choices)}")
+    _print_frame(frame, output)
+    if output is Format.TABLE:
+        typer.echo(f"median: each column by itself, over {samples} random architectures")
+        typer.echo("energy_mj: estimate at 0.2 spikes per neuron and timestep; 4.6 pJ a MAC, 0.9 pJ an accumulate")
+
+
+@app.command()
+def train(
+    recipe: RecipeArgument,
+    out: OutOption = None,
+    data_dir: DataOption = None,
+    seed: SeedOption = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume/--no-resume", help="Go on from the folder's checkpoint, if there is one."),
+    ] = True,
+) -> None:
+    """Train the supernet of a recipe, or finish its training."""
+    from nas import pipeline
+    from nas.config import load_recipe
+    from nas.progress import Bars
+    from supernet.checkpoint import INDEX
+
+    folder = out or pipeline.RUNS / load_recipe(recipe).name
+    if not resume and (folder / INDEX).exists():
+        raise InputError(f"{folder} already has a checkpoint, and it is never overwritten; choose another --out")
+    with Bars() as bars:
+        run = pipeline.train(recipe, out, data_dir, bars, run=_given(seed=seed))
+    state = run.training()
+    record = state.history[-1]
+    typer.echo(
+        f"{run.folder}: {state.epoch} epochs in {state.seconds:.0f} s, loss {record.loss:.4f}, training accuracy "
+        f"{record.accuracy:.4f}"
+    )
+
+
+@app.command()
+def search(
+    recipe: RecipeArgument,
+    out: OutOption = None,
+    data_dir: DataOption = None,
+    seed: SeedOption = None,
+    evaluations: Annotated[int | None, typer.Option(help="Evaluations instead of the recipe's.")] = None,
+    pool: Annotated[str | None, typer.Option(help="local or ray, instead of the recipe's.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Ray workers instead of the recipe's.")] = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Run a recipe to its report, or finish a run that was interrupted."""
+    from nas import pipeline
+    from nas.progress import Bars
+    from nas.report import REPORT
+
+    with Bars() as bars:
+        run = pipeline.search(
+            recipe,
+            out,
+            data_dir,
+            bars,
+            run=_given(seed=seed),
+            search=_given(evaluations=evaluations),
+            workers=_given(pool=pool, count=workers),
+        )
+    _print_front(run, output)
+    if output is Format.TABLE:
+        line = f"hypervolume {run.hypervolume():.4f}"
+        if run.config.search.baseline:
+            line += f", random search {run.hypervolume('random'):.4f}"
+        typer.echo(f"{line}\nreport: {run.folder / REPORT}")
+
+
+@app.command()
+def front(run: RunArgument, output: FormatOption = Format.TABLE) -> None:
+    """Print the Pareto front of a run, which may still be going on."""
+    from nas.run import Run
+
+    _print_front(Run(run), output)
+
+
+@app.command()
+def report(run: RunArgument) -> None:
+    """Write the report of a run anew."""
+    from nas.report import write_report
+    from nas.run import Run
+
+    typer.echo(write_report(Run(run)))
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """Return the options that were given."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _print_front(run: Any, output: Format) -> None:
+    frame = run.front()
+    if output is Format.TABLE:  # what fits a screen; the others have all columns
+        tests = [column for column in frame.columns if column.startswith("test_")]
+        others = [metric for metric in run.metrics if metric not in run.objectives]
+        frame = frame[["key", *run.objectives, *tests, *others, "embed_dim", "timesteps", "depth"]]
+    _print_frame(frame, output)
+
+
+def _print_frame(frame: pd.DataFrame, output: Format) -> None:
+    if output is Format.JSON:
+        typer.echo(json.dumps(json.loads(frame.to_json(orient="records")), indent=1))
+    elif output is Format.CSV:
+        typer.echo(frame.to_csv(index=False), nl=False)
+    else:
+        table = Table()
+        for name in frame.columns:
+            numeric = pd.api.types.is_numeric_dtype(frame[name])
+            table.add_column(str(name), justify="right" if numeric else "left", no_wrap=True)
+        for row in frame.itertuples(index=False):
+            table.add_row(*("" if pd.isna(v) else f"{v:.5g}" if isinstance(v, float) else str(v) for v in row))
+        console = Console()
+        console.print(table) if console.is_terminal else Console(width=200).print(table)
+
+
+def main() -> None:
+    """Run the command; wrong input is one line on standard error and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)

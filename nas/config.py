@@ -1,0 +1,171 @@
+"""Recipes: a run's whole configuration, immutable, strict, and loaded from TOML."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from spaces import InputError
+from supernet.settings import TrainSettings
+
+_RECIPES = Path(__file__).parent / "recipes"
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Table):
+    """Images: which set, and how many training images of it (all by default)."""
+
+    name: str
+    train_images: Annotated[int, Field(ge=20)] | None = None
+
+
+class ScoringConfig(_Table):
+    """How candidates are scored: images for BatchNorm statistics and for the validation score."""
+
+    calibration_images: Annotated[int, Field(ge=2)] = 1024
+    validation_images: Positive | None = None
+    batch_size: Annotated[int, Field(ge=2)] = 256
+
+
+class SearchConfig(_Table):
+    """What is searched for, how, and for how long."""
+
+    objectives: Annotated[tuple[str, ...], Field(min_length=1)] = ("accuracy", "energy_mj")
+    algorithm: str = "nsga2"
+    population: Annotated[int, Field(ge=2)] = 20
+    evaluations: Positive = 300
+    baseline: bool = True
+    hypervolume_reference: dict[str, float] = {}
+
+
+class WorkersConfig(_Table):
+    """Who scores: this process, or Ray actors, each on ``threads`` cores."""
+
+    pool: Literal["local", "ray"] = "ray"
+    count: Positive = 2
+    threads: Positive = 1
+
+
+class RunConfig(_Table):
+    """A recipe.
+
+    Attributes:
+        name: Names the run folder.
+        seed: The one seed; everything random in a run follows from it.
+        space: Named space, or path of a space file relative to the recipe.
+        metrics: Evaluators, whose metrics are recorded for every candidate.
+        options: Keyword arguments of evaluators, by name.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    space: str
+    metrics: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        "accuracy",
+        "energy_mj",
+        "parameters",
+        "macs",
+        "spikes",
+    )
+    options: dict[str, dict[str, Any]] = {}
+    data: DataConfig
+    training: TrainSettings = TrainSettings()
+    scoring: ScoringConfig = ScoringConfig()
+    search: SearchConfig = SearchConfig()
+    workers: WorkersConfig = WorkersConfig()
+
+    def changed(self, **tables: dict[str, Any]) -> RunConfig:
+        """Return the recipe with some keys replaced, validated anew; ``run`` holds the top-level keys.
+
+        Raises:
+            InputError: If a value breaks a rule.
+        """
+        values = self.model_dump(mode="json")
+        for table, keys in tables.items():
+            (values if table == "run" else values[table]).update(keys)
+        return parse_recipe(values, f"recipe {self.name!r} with changes")
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with Spikefront."""
+    return sorted(path.stem for path in _RECIPES.glob("*.toml"))
+
+
+def load_recipe(name_or_path: str | Path) -> RunConfig:
+    """Return a named recipe, or the recipe of a TOML file.
+
+    Args:
+        name_or_path: A row of ``recipe_names()``, or a path ending in ``.toml``.
+
+    Raises:
+        InputError: If there is no such recipe, or a key or value breaks a rule.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        if str(name_or_path) not in recipe_names():
+            raise InputError(
+                f"a recipe is one of {recipe_names()} or the path of a .toml file, got {str(name_or_path)!r}"
+            )
+        path = _RECIPES / f"{name_or_path}.toml"
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no recipe at {path}; named recipes are {recipe_names()}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} must be a TOML file: {error}") from None
+    except OSError as error:
+        raise InputError(f"recipe {path} cannot be read: {error}") from None
+    space = values.get("space")
+    if isinstance(space, str) and space.endswith(".toml"):
+        values["space"] = str((path.parent / space).resolve())
+    return parse_recipe(values, str(path))
+
+
+def parse_recipe(values: dict[str, Any], source: str) -> RunConfig:
+    """Return the recipe that plain values describe.
+
+    Raises:
+        InputError: If a key is unknown or missing, or a value breaks a rule; says all of them in one line.
+    """
+    try:
+        text = json.dumps(values)
+    except TypeError:
+        raise InputError(f"{source}: values must be texts, numbers, booleans, lists or tables") from None
+    try:
+        return RunConfig.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        faults = "; ".join(_explain(fault) for fault in error.errors())
+        raise InputError(f"{source}: {faults}") from None
+
+
+def _explain(fault: Any) -> str:
+    """Return rule and fact of one pydantic fault."""
+    name = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"unknown key {name}; known keys here are {_known_keys(fault['loc'][:-1])}"
+    if fault["type"] in ("missing", "missing_argument"):
+        return f"missing key {name}"
+    if fault["type"] == "value_error":
+        return str(fault["ctx"]["error"])
+    rule = fault["msg"].removeprefix("Input ").lower() if fault["msg"].startswith("Input ") else fault["msg"]
+    return f"{name} {rule}, got {fault['input']!r}"
+
+
+def _known_keys(path: tuple[int | str, ...]) -> list[str]:
+    """Return the keys of the table at a path of the recipe."""
+    schema = TypeAdapter(RunConfig).json_schema()
+    node = schema
+    for part in path:
+        node = node["properties"][part]
+        while "$ref" in node or "allOf" in node:
+            node = schema["$defs"][(node.get("$ref") or node["allOf"][0]["$ref"]).rsplit("/", 1)[1]]
+    return sorted(node["properties"])

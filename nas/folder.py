@@ -1,0 +1,130 @@
+"""The folder of a run: which recipe it belongs to, and where and with what it was made."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from nas.config import RunConfig, parse_recipe
+from spaces import InputError, SearchSpace
+from supernet.checkpoint import write_atomically
+
+RUN = "run.json"
+_FORMAT = "spikefront-run-1"
+_PACKAGES = ("spikefront", "torch", "pymoo", "ray", "optuna", "numpy", "pandas", "moocore", "kornia")
+
+
+def create_folder(folder: Path, config: RunConfig, space: SearchSpace, data_dir: Path | None) -> dict[str, Any]:
+    """Make a folder the one of a run, or check that it is, and return what ``run.json`` holds.
+
+    A longer search and other workers continue a run; anything else that differs belongs into another folder.
+
+    Raises:
+        InputError: If the folder cannot be written, or belongs to another recipe.
+    """
+    values = {
+        "format": _FORMAT,
+        "recipe": config.model_dump(mode="json"),
+        "space": space.to_dict(),
+        "data_dir": None if data_dir is None else str(data_dir.resolve()),
+        "facts": run_facts(),
+    }
+    values = dict(json.loads(json.dumps(values)))
+    if (folder / RUN).exists():
+        old = read_run(folder)
+        different = _differences(_identity(old), _identity(values))
+        if different:
+            raise InputError(
+                f"{folder} holds a run of another recipe, which differs in {', '.join(different)}; choose another "
+                "folder with --out, or the recipe it was made with"
+            )
+        values["facts"] = old["facts"]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / RUN, json.dumps(values, indent=1).encode())
+    except OSError as error:
+        raise InputError(
+            f"the run folder must be writable, but {folder}: {error.strerror}; choose another with --out"
+        ) from None
+    return values
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Return what ``run.json`` holds.
+
+    Raises:
+        InputError: If the folder is not the one of a run.
+    """
+    path = folder / RUN
+    try:
+        values = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{folder} is not a run folder: it has no {RUN}; start one with `nas search`") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    keys = {"format", "recipe", "space", "data_dir", "facts"}
+    if not isinstance(values, dict) or set(values) != keys or values["format"] != _FORMAT:
+        raise InputError(f"{path} must be of format {_FORMAT} with the keys {sorted(keys)}")
+    return values
+
+
+def open_recipe(folder: Path) -> tuple[RunConfig, SearchSpace]:
+    """Return recipe and space of a run folder."""
+    values = read_run(folder)
+    config = parse_recipe(values["recipe"], str(folder / RUN))
+    try:
+        return config, SearchSpace.from_dict(values["space"])
+    except InputError as error:
+        raise InputError(f"{folder / RUN}: {error}") from None
+
+
+def _identity(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what makes two runs the same one."""
+    recipe = {name: value for name, value in values["recipe"].items() if name != "workers"}
+    threads = values["recipe"]["workers"]["threads"]  # these can change the last bits of a sum
+    search = {name: value for name, value in recipe["search"].items() if name != "evaluations"}
+    return {**recipe, "search": search, "workers": {"threads": threads}, "space": values["space"]}
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Return the dotted names at which two nested tables differ, with both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = sorted(set(old) | set(new))
+        return [d for n in names for d in _differences(old.get(n), new.get(n), f"{path}.{n}".lstrip("."))]
+    return [] if old == new else [f"{path} ({old!r} there, {new!r} here)"]
+
+
+def run_facts() -> dict[str, Any]:
+    """Return when, where and with which versions a run starts."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "revision": _revision(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _revision() -> str | None:
+    """Return the git revision that this code was run from, marked if it was changed; None outside a clone."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None

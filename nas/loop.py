@@ -1,0 +1,81 @@
+"""The search loop: ask, decode, score, record, tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from pymoo.core.algorithm import Algorithm
+
+from nas.problem import ArchitectureProblem
+from nas.scoring import Evaluation, SplitName
+from nas.storage import Store
+from nas.workers import Pool
+from spaces import Architecture
+
+OnEvaluation = Callable[[Evaluation], None]
+
+
+def run_search(
+    problem: ArchitectureProblem,
+    algorithm: Algorithm,
+    pool: Pool,
+    store: Store,
+    budget: int,
+    known: Mapping[Architecture, Evaluation],
+    on_evaluation: OnEvaluation,
+) -> int:
+    """Search until the budget is spent or the space exhausted, and return the number of evaluations.
+
+    Run again with the same seed it replays: what the store knows is answered from it, the rest is scored.
+
+    Args:
+        problem: Space and objectives.
+        algorithm: Set up and not yet asked.
+        pool: Scores architectures.
+        store: Study that every proposal is recorded in.
+        budget: Evaluations in all, replayed ones included.
+        known: Results of other studies of the run, which are not scored again.
+        on_evaluation: Called with every result, replayed ones included.
+    """
+    spent = generation = 0
+    while spent < budget:
+        population = algorithm.ask()
+        if population is None or len(population) == 0:
+            break
+        generation += 1
+        architectures = [problem.space.decode(x) for x in population.get("X")][: budget - spent]
+        evaluations = evaluate(architectures, pool, store, generation, known, on_evaluation)
+        spent += len(architectures)
+        if len(architectures) == len(population):
+            results = [None if e.failure is not None else e.metrics for e in evaluations]
+            algorithm.tell(infills=problem.fill(population, results))
+    return spent
+
+
+def evaluate(
+    architectures: Sequence[Architecture],
+    pool: Pool,
+    store: Store,
+    generation: int,
+    known: Mapping[Architecture, Evaluation],
+    on_evaluation: OnEvaluation,
+    split: SplitName = "validation",
+) -> list[Evaluation]:
+    """Return the results of different architectures in their order, and record each as it arrives."""
+    for architecture in architectures:
+        store.open(architecture, generation)
+    waiting = 0
+    for architecture in architectures:
+        if architecture in store.known:
+            on_evaluation(store.known[architecture])
+        elif architecture in known:
+            store.close(known[architecture])
+            on_evaluation(known[architecture])
+        else:
+            pool.submit(architecture, split)
+            waiting += 1
+    for _ in range(waiting):
+        evaluation = pool.collect()
+        store.close(evaluation)
+        on_evaluation(evaluation)
+    return [store.known[architecture] for architecture in architectures]

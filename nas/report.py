@@ -1,0 +1,173 @@
+"""``report.html``: one self-contained page with the front, the way there, and what it was made with."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from nas.folder import read_run
+from nas.results import hypervolume_curve
+from nas.run import Run
+from supernet.checkpoint import write_atomically
+
+REPORT = "report.html"
+
+_BLUE, _ORANGE, _GREY = (
+    "#0072B2",
+    "#D55E00",
+    "#8A8A8A",
+)  # told apart in every kind of colour vision [Okabe2008]
+_LAYOUT: dict[str, Any] = {
+    "template": "plotly_white",
+    "height": 480,
+    "margin": {"l": 70, "r": 20, "t": 30, "b": 60},
+    "legend": {"orientation": "h", "y": 1.08},
+}
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; color: #222; }
+h1 { margin-bottom: 0; } h2 { margin-top: 2.2rem; } .lead { color: #555; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 13px; }
+th, td { padding: 3px 9px; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; font-family: ui-monospace, monospace; }
+"""
+
+
+def write_report(run: Run) -> Path:
+    """Write the report of a run into its folder, and return its path."""
+    search, random, front = run.evaluations(), run.evaluations("random"), run.front()
+    sections = [
+        f"<h1>{escape(run.config.name)}</h1>",
+        f'<p class="lead">{escape(_summary(run, search, random, front))}</p>',
+        "<h2>Pareto front</h2>",
+        _figure(front_figure(run, search, random, front), "front", with_library=True),
+        "<h2>Hypervolume</h2>",
+        _figure(hypervolume_figure(run, search, random), "hypervolume", with_library=False),
+        "<h2>Members of the front</h2>",
+        "<p>Metrics are of inherited weights on the validation split, which the search sees; columns with "
+        "<code>test_</code> are of the same networks on the test split, which it never sees.</p>",
+        f'<div class="wide">{_front_table(run, front)}</div>',
+        "<h2>Run</h2>",
+        _facts_table(run, search, random),
+    ]
+    title = escape(f"{run.config.name}: Spikefront report")
+    page = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{_STYLE}</style></head><body>{''.join(sections)}</body></html>"
+    )
+    path = run.folder / REPORT
+    write_atomically(path, page.encode())
+    return path
+
+
+def _summary(run: Run, search: pd.DataFrame, random: pd.DataFrame, front: pd.DataFrame) -> str:
+    failed = int((search["state"] == "failed").sum())
+    parts = [
+        f"{len(front)} architectures on the front of {len(search)} evaluations ({failed} failed) in a space of "
+        f"{run.space.size:,}.",
+        f"Hypervolume {run.hypervolume():.4f}",
+    ]
+    if len(random):
+        parts[-1] += f", random search with {len(random)} evaluations {run.hypervolume('random'):.4f}"
+    return " ".join(parts) + "."
+
+
+def front_figure(run: Run, search: pd.DataFrame, random: pd.DataFrame, front: pd.DataFrame) -> go.Figure:
+    """Return all evaluations and the fronts of search and baseline, first objective over second."""
+    y, *rest = run.objectives
+    x = rest[0] if rest else "number"
+    figure = go.Figure()
+    hidden = search[~search["is_pareto"] & (search["state"] == "complete")]
+    groups = [
+        ("evaluated", hidden, "markers", {"color": _GREY, "size": 5, "opacity": 0.5}),
+        (
+            "random search, front",
+            random[random["is_pareto"]],
+            "lines+markers",
+            {"color": _ORANGE, "symbol": "x"},
+        ),
+        ("search, front", front, "lines+markers", {"color": _BLUE, "size": 9}),
+    ]
+    for name, frame, mode, marker in groups:
+        rows = frame.sort_values(x)
+        figure.add_trace(
+            go.Scatter(
+                x=rows[x].tolist(),
+                y=rows[y].tolist(),
+                mode=mode if len(run.objectives) <= 2 else "markers",
+                name=name,
+                marker=marker,
+                line={"shape": "hv", "width": 1},
+                text=[_hover(run, row) for _, row in rows.iterrows()],
+                hovertemplate="%{text}<extra></extra>",
+            )
+        )
+    figure.update_layout(xaxis_title=x, yaxis_title=y, **_LAYOUT)
+    return figure
+
+
+def _hover(run: Run, row: pd.Series[Any]) -> str:
+    genes = [f"{name} {row[name]:g}" for name in run.space.columns if pd.notna(row[name])]
+    metrics = [f"{name} {row[name]:.5g}" for name in run.metrics]
+    tests = [f"{name} {row[name]:.5g}" for name in row.index if str(name).startswith("test_")]
+    lines = [f"<b>{row['key']}</b>", *metrics, *tests, ", ".join(genes[:3])]
+    per_layer = (len(genes) - 3) // max(1, int(row["depth"]))
+    lines += [", ".join(genes[start : start + per_layer]) for start in range(3, len(genes), per_layer)]
+    return "<br>".join(lines)
+
+
+def hypervolume_figure(run: Run, search: pd.DataFrame, random: pd.DataFrame) -> go.Figure:
+    """Return the hypervolume after each evaluation, of search and baseline."""
+    figure = go.Figure()
+    for name, frame, colour in (("search", search, _BLUE), ("random search", random, _ORANGE)):
+        if len(frame) and run.reference:
+            curve = hypervolume_curve(frame, run.objectives, run.reference).tolist()
+            steps = list(range(1, len(curve) + 1))
+            figure.add_trace(go.Scatter(x=steps, y=curve, name=name, line={"color": colour, "shape": "hv"}))
+    figure.update_layout(xaxis_title="evaluations", yaxis_title="hypervolume", **_LAYOUT)
+    return figure
+
+
+def _figure(figure: go.Figure, name: str, *, with_library: bool) -> str:
+    html: str = figure.to_html(
+        full_html=False,
+        include_plotlyjs=with_library,
+        div_id=name,
+        config={"displaylogo": False, "responsive": True},
+    )
+    return html
+
+
+def _front_table(run: Run, front: pd.DataFrame) -> str:
+    tests = [name for name in front.columns if name.startswith("test_")]
+    table = front[["key", *run.objectives, *tests, *[m for m in run.metrics if m not in run.objectives]]]
+    table = table.join(front[["depth", *[c for c in run.space.columns if c != "depth"]]])
+    html: str = table.to_html(index=False, border=0, na_rep="", float_format=lambda value: f"{value:.5g}")
+    return html
+
+
+def _facts_table(run: Run, search: pd.DataFrame, random: pd.DataFrame) -> str:
+    values = read_run(run.folder)
+    facts, training = values["facts"], run.training()
+    scoring = f"{search['duration'].sum():.1f} s of work for {len(search)} evaluations"
+    if len(random):
+        scoring += f", {random['duration'].sum():.1f} s for the baseline's {len(random)}"
+    rows = {
+        "seed": run.config.seed,
+        "space": f"{run.space.name}, {run.space.size:,} architectures",
+        "data": run.config.data.name,
+        "algorithm": f"{run.config.search.algorithm}, population {run.config.search.population}",
+        "workers": f"{run.config.workers.pool}, {run.config.workers.count}",
+        "hypervolume reference": run.reference,
+        "training": f"{training.epoch} epochs, {training.seconds:.1f} s",
+        "scoring": scoring,
+        "started": facts["started"],
+        "git revision": facts["revision"] or "none",
+        "versions": ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
+        "machine": f"{facts['platform']}, Python {facts['python']}, {facts['cores']} cores",
+    }
+    cells = "".join(f"<tr><td>{escape(k)}</td><td>{escape(str(v))}</td></tr>" for k, v in rows.items())
+    return f'<div class="wide"><table>{cells}</table></div>'

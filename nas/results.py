@@ -1,0 +1,127 @@
+"""A run's results as DataFrames, and the hypervolume of its fronts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import moocore
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from optuna.trial import FrozenTrial, TrialState
+
+from evaluators import Sense
+from nas.storage import DURATION, FAILURE, GENERATION, KEY
+from spaces import SearchSpace
+
+STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "running",
+    TrialState.PRUNED: "failed",
+}
+
+
+def evaluations_frame(
+    trials: Sequence[FrozenTrial], space: SearchSpace, metrics: Sequence[str], objectives: Mapping[str, Sense]
+) -> pd.DataFrame:
+    """Return one row per evaluation, in the order of submission.
+
+    Columns: ``number, key``, one per gene (missing for layers that do not exist), one per metric (missing unless
+    complete), ``generation, state, duration`` in seconds, ``failure`` (reason) and ``is_pareto``.
+    """
+    rows = [
+        {
+            "number": trial.number,
+            "key": trial.user_attrs[KEY],
+            **{column: trial.params.get(column) for column in space.columns},
+            **{metric: _metric(trial, metric) for metric in metrics},
+            "generation": trial.user_attrs[GENERATION],
+            "state": STATES[trial.state],
+            "duration": trial.user_attrs.get(DURATION),
+            "failure": trial.user_attrs.get(FAILURE),
+        }
+        for trial in trials
+    ]
+    columns = ["number", "key", *space.columns, *metrics, "generation", "state", "duration", "failure"]
+    frame = pd.DataFrame(rows, columns=columns)
+    for column in (*space.columns, *metrics, "duration"):
+        frame[column] = pd.to_numeric(frame[column])
+    complete = (frame["state"] == "complete").to_numpy()
+    frame["is_pareto"] = False
+    points = frame.loc[complete, list(objectives)].to_numpy(dtype=np.float64)
+    frame.loc[complete, "is_pareto"] = non_dominated(points, objectives)
+    return frame
+
+
+def _metric(trial: FrozenTrial, metric: str) -> float | None:
+    return trial.user_attrs.get(metric) if trial.state == TrialState.COMPLETE else None
+
+
+def non_dominated(points: NDArray[np.float64], objectives: Mapping[str, Sense]) -> NDArray[np.bool_]:
+    """Return which of ``(n, n_obj)`` points in natural sense no other point dominates; equal ones all stay."""
+    if len(points) == 0:
+        return np.zeros(0, dtype=bool)
+    if len(objectives) == 1:
+        best = points.max() if "max" in objectives.values() else points.min()
+        return np.asarray(points[:, 0] == best)
+    maximise = [sense == "max" for sense in objectives.values()]
+    return np.asarray(moocore.is_nondominated(points, maximise=maximise, keep_weakly=True), dtype=bool)
+
+
+def front_frame(evaluations: pd.DataFrame, test: pd.DataFrame, objectives: Mapping[str, Sense]) -> pd.DataFrame:
+    """Return the non-dominated rows, best first by the first objective, with ``test_`` columns where re-scored.
+
+    Args:
+        evaluations: Frame of a search.
+        test: Frame of the same architectures on the test split, perhaps empty.
+        objectives: Objectives in order, each with its sense.
+    """
+    front = evaluations[evaluations["is_pareto"]]
+    scores = test.set_index("key")[list(objectives)].add_prefix("test_")
+    first, sense = next(iter(objectives.items()))
+    front = front.join(scores, on="key").sort_values([first, "number"], ascending=[sense == "min", True])
+    return front.reset_index(drop=True)
+
+
+def hypervolume(
+    points: NDArray[np.float64], objectives: Mapping[str, Sense], reference: Mapping[str, float]
+) -> float:
+    """Return the hypervolume that points dominate, each objective in units of its reference (1 if that is 0).
+
+    With accuracy above 0 and an energy below its reference, it is a share of that box, in [0, 1].
+
+    Args:
+        points: ``(n, n_obj)`` in natural sense; none gives 0.
+        objectives: Objectives in order, each with its sense.
+        reference: The worst value of each objective that counts.
+    """
+    bound = np.array([reference[name] for name in objectives])
+    scale = np.where(bound == 0, 1.0, np.abs(bound))
+    maximise = [sense == "max" for sense in objectives.values()]
+    sign = np.where(maximise, -1.0, 1.0)
+    if len(points) == 0:
+        return 0.0
+    minimised, limit = points * sign / scale, bound * sign / scale
+    inside = minimised[(minimised < limit).all(axis=1)]
+    if len(limit) == 1:
+        return float((limit - inside).max(initial=0.0))
+    return float(moocore.hypervolume(inside, ref=limit)) if len(inside) else 0.0
+
+
+def hypervolume_curve(
+    evaluations: pd.DataFrame, objectives: Mapping[str, Sense], reference: Mapping[str, float]
+) -> NDArray[np.float64]:
+    """Return the hypervolume after each evaluation in the order of submission, failures included, ``(n,)``."""
+    curve = np.zeros(len(evaluations))
+    kept = np.empty((0, len(objectives)))
+    value = 0.0
+    points = evaluations[list(objectives)].to_numpy(dtype=np.float64)
+    for row, point in enumerate(points):
+        if np.isfinite(point).all():
+            grown = hypervolume(np.vstack([kept, point]), objectives, reference)
+            if grown > value:
+                kept, value = np.vstack([kept, point]), grown
+        curve[row] = value
+    return curve

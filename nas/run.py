@@ -1,0 +1,138 @@
+"""A run, as the user looks at it: evaluations, front and networks of a run folder."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from evaluators import Candidate, ScoringImages, Sense
+from nas.folder import open_recipe, read_run
+from nas.results import evaluations_frame, front_frame, hypervolume
+from nas.scoring import build_job, load_run_data, metric_senses, objective_senses
+from nas.storage import STORE, open_storage, read_architecture, read_trials
+from spaces import Architecture, InputError
+from supernet.checkpoint import Checkpoint, load_checkpoint
+from supernet.data import ImageData
+from supernet.spikformer import Spikformer, build_supernet
+
+REFERENCE = "hypervolume_reference"
+"""User attribute of the study ``search``: the fixed reference point of its hypervolume, by objective."""
+
+
+class Run:
+    """A run folder: its recipe, its supernet, and all it has evaluated.
+
+    Args:
+        folder: Folder of a run, made by :func:`nas.search` or :func:`nas.train`.
+
+    Raises:
+        InputError: If it is not the folder of a run.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.config, self.space = open_recipe(self.folder)
+
+    @property
+    def objectives(self) -> dict[str, Sense]:
+        """Objectives in order, each with its sense."""
+        return objective_senses(self.config)
+
+    @property
+    def metrics(self) -> list[str]:
+        """All recorded metrics in order."""
+        return list(metric_senses(self.config))
+
+    @cached_property
+    def data(self) -> ImageData:
+        """Image set of the run."""
+        return load_run_data(self.config, read_run(self.folder)["data_dir"])
+
+    def evaluations(self, study: str = "search") -> pd.DataFrame:
+        """Return one row per evaluation of a study: ``search``, ``random``, ``reference`` or ``test``.
+
+        Columns: ``number, key``, one per gene, one per metric, ``generation, state, duration`` in seconds,
+        ``failure`` and ``is_pareto``.
+        """
+        if not (self.folder / STORE).is_file():
+            return evaluations_frame([], self.space, self.metrics, self.objectives)
+        trials = read_trials(open_storage(self.folder), study)
+        return evaluations_frame(trials, self.space, self.metrics, self.objectives)
+
+    def front(self) -> pd.DataFrame:
+        """Return the Pareto front, best first by the first objective; ``test_`` columns are on the test split."""
+        return front_frame(self.evaluations(), self.evaluations("test"), self.objectives)
+
+    @property
+    def reference(self) -> dict[str, float] | None:
+        """Recorded reference point of the hypervolume by objective, or None before the search."""
+        if not (self.folder / STORE).is_file():
+            return None
+        storage = open_storage(self.folder)
+        try:
+            attributes = storage.get_study_user_attrs(storage.get_study_id_from_name("search"))
+        except KeyError:
+            return None
+        return attributes.get(REFERENCE)
+
+    def hypervolume(self, study: str = "search") -> float:
+        """Return the hypervolume of a study's evaluations against the recorded reference, 0 if there are none."""
+        frame = self.evaluations(study)
+        complete = frame.loc[frame["state"] == "complete", list(self.objectives)].to_numpy(dtype=float)
+        return hypervolume(complete, self.objectives, self.reference) if self.reference else 0.0
+
+    def architecture(self, key: str) -> Architecture:
+        """Return the architecture of a key, or of the beginning of a key that no other shares.
+
+        Raises:
+            InputError: If this run has evaluated no such architecture, or several.
+        """
+        found = {}
+        if (self.folder / STORE).is_file():
+            storage = open_storage(self.folder)
+            architectures = [
+                read_architecture(trial)
+                for study in ("search", "random", "reference")
+                for trial in read_trials(storage, study)
+            ]
+            found = {a.key: a for a in architectures if key and a.key.startswith(key)}
+        if len(found) != 1:
+            raise InputError(
+                f"a key must name one evaluated architecture, but {key!r} names {len(found)} in {self.folder}; "
+                "`nas front` lists keys"
+            )
+        return found.popitem()[1]
+
+    def training(self, supernet: Spikformer | None = None) -> Checkpoint:
+        """Return the state of the supernet's training, and load its weights if a supernet is given."""
+        config, space = self.config, self.space
+        identity = Checkpoint(config.seed, config.data.name, config.training, space.largest(), space.skeleton, space)
+        return load_checkpoint(self.folder, identity, supernet or build_supernet(space, config.seed))
+
+    def supernet(self) -> Spikformer:
+        """Return the trained supernet, in evaluation mode.
+
+        Raises:
+            InputError: If it has not been trained to the end.
+        """
+        supernet = build_supernet(self.space, self.config.seed)
+        state = self.training(supernet)
+        if not state.complete:
+            raise InputError(
+                f"the supernet of {self.folder} is trained for {state.epoch} of {state.settings.epochs} epochs; "
+                "finish it with `nas train` or `nas search`"
+            )
+        return supernet.eval()
+
+    def load(self, key: str) -> Spikformer:
+        """Return an evaluated architecture as a network: inherited weights, BatchNorm calibrated, evaluation mode.
+
+        It takes images normalised by ``Normalise(*run.data.moments)``, ``(B, C, H, W)``, to logits
+        ``(B, classes)``.
+        """
+        supernet, architecture = self.supernet(), self.architecture(key)
+        job = build_job(self.config, self.data, supernet)
+        images = ScoringImages(job.calibration, job.splits["validation"], job.normalise, job.batch_size)
+        return Candidate(architecture, supernet, images).subnet

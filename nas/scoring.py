@@ -1,0 +1,151 @@
+"""What a worker does: score one architecture. The same code runs in this process and in Ray actors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from evaluators import Candidate, ScoringImages, Sense, build_evaluators, score
+from nas.config import RunConfig
+from spaces import Architecture, InputError, Skeleton
+from supernet.data import ImageData, Normalise, Split, load_data
+from supernet.spikformer import Spikformer
+
+SplitName = Literal["validation", "test"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of scoring one architecture.
+
+    Attributes:
+        architecture: What was scored.
+        metrics: Values by metric name, empty if the scoring failed.
+        seconds: Wall time of the scoring.
+        failure: Why there are no metrics, or None.
+    """
+
+    architecture: Architecture
+    metrics: Mapping[str, float]
+    seconds: float
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class ScoringJob:
+    """All that a worker needs, as plain arrays and values.
+
+    Attributes:
+        skeleton: Skeleton of the supernet.
+        largest: Architecture of the supernet.
+        weights: Arrays of the supernet's state by name; only read.
+        calibration: Training images for BatchNorm statistics.
+        splits: Images to score on, by split.
+        normalise: Normalisation of the training.
+        batch_size: Images per forward pass.
+        metrics: Evaluator names.
+        options: Evaluator options.
+        threads: Threads per worker; the same for all, as it can change the last bits of a sum.
+    """
+
+    skeleton: Skeleton
+    largest: Architecture
+    weights: Mapping[str, NDArray[Any]]
+    calibration: Split
+    splits: Mapping[SplitName, Split]
+    normalise: Normalise
+    batch_size: int
+    metrics: tuple[str, ...]
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    threads: int = 1
+
+
+class Scorer:
+    """Scores architectures of one supernet; nothing survives a call.
+
+    Args:
+        job: Supernet, images and evaluators.
+    """
+
+    def __init__(self, job: ScoringJob) -> None:
+        self._job = job
+        self._evaluators = build_evaluators(job.metrics, job.options)
+        with torch.device("meta"):
+            self._supernet = Spikformer(job.skeleton, job.largest)
+        # Ray hands out read-only arrays, which torch cannot wrap: each worker takes one copy.
+        state = {name: torch.from_numpy(np.array(array)) for name, array in job.weights.items()}
+        self._supernet.load_state_dict(state, assign=True)
+        self._supernet.eval()
+        self._images = {
+            name: ScoringImages(_copy(job.calibration), _copy(split), job.normalise, job.batch_size)
+            for name, split in job.splits.items()
+        }
+
+    def score(self, architecture: Architecture, split: SplitName = "validation") -> Evaluation:
+        """Return the evaluation of an architecture; whatever goes wrong becomes a failed one."""
+        began, threads = time.perf_counter(), torch.get_num_threads()
+        torch.set_num_threads(self._job.threads)
+        metrics: Mapping[str, float] = {}
+        failure = None
+        try:
+            metrics = score(Candidate(architecture, self._supernet, self._images[split]), self._evaluators)
+        except Exception as error:  # the worker boundary: a failure is data
+            failure = f"{type(error).__name__}: {error}"
+        finally:
+            torch.set_num_threads(threads)
+        return Evaluation(architecture, metrics, time.perf_counter() - began, failure)
+
+
+def _copy(split: Split) -> Split:
+    return Split(np.array(split.images), np.array(split.labels))
+
+
+def metric_senses(config: RunConfig) -> dict[str, Sense]:
+    """Return all metrics of a recipe's evaluators in order, each with its sense."""
+    evaluators = build_evaluators(config.metrics, config.options)
+    return {name: sense for evaluator in evaluators.values() for name, sense in evaluator.metrics.items()}
+
+
+def objective_senses(config: RunConfig) -> dict[str, Sense]:
+    """Return a recipe's objectives in order, each with its sense.
+
+    Raises:
+        InputError: If an objective is not among the metrics, or stands there twice.
+    """
+    senses, objectives = metric_senses(config), config.search.objectives
+    for name in objectives:
+        if name not in senses:
+            raise InputError(f"search.objectives must be among the metrics {list(senses)}, got {name!r}")
+    if len(set(objectives)) != len(objectives):
+        raise InputError(f"search.objectives must differ, got {list(objectives)}")
+    return {name: senses[name] for name in objectives}
+
+
+def load_run_data(config: RunConfig, data_dir: str | Path | None) -> ImageData:
+    """Return the images of a recipe."""
+    data = load_data(config.data.name, data_dir)
+    return replace(data, train=data.train.head(config.data.train_images))
+
+
+def build_job(config: RunConfig, data: ImageData, supernet: Spikformer) -> ScoringJob:
+    """Return what workers need to score subnets of a trained supernet."""
+    scoring = config.scoring
+    return ScoringJob(
+        skeleton=supernet.skeleton,
+        largest=supernet.architecture,
+        weights={name: tensor.numpy() for name, tensor in supernet.state_dict().items()},
+        calibration=data.train.head(scoring.calibration_images),
+        splits={"validation": data.validation.head(scoring.validation_images), "test": data.test},
+        normalise=Normalise(*data.moments),
+        batch_size=scoring.batch_size,
+        metrics=config.metrics,
+        options=config.options,
+        threads=config.workers.threads,
+    )

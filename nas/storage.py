@@ -1,0 +1,147 @@
+"""The store of a run: Optuna studies in one SQLite file, written as results arrive, and all the state there is.
+
+One trial per evaluation: opened when it is submitted, closed when its result arrives. Genes are its parameters,
+metrics its user attributes, a failure is a failed trial with its reason. The study ``search`` holds the search,
+``random`` its baseline, ``reference`` the largest architecture, and ``test`` the front on the test split.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
+
+from evaluators import Sense
+from nas.scoring import Evaluation
+from spaces import LAYER_GENES, Architecture, InputError, SearchSpace
+
+STORE = "study.db"
+
+GENERATION, KEY, FAILURE, DURATION = "generation", "key", "failure", "duration"
+"""User attributes of a trial beside its metrics; ``duration`` is in seconds."""
+
+_BOOKKEEPING = frozenset({GENERATION, KEY, FAILURE, DURATION})
+_DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
+
+
+def open_storage(folder: Path) -> RDBStorage:
+    """Return the storage of a run folder, creating its file if need be.
+
+    Raises:
+        InputError: If the file cannot be opened or is not a store.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    path = folder / STORE
+    try:
+        return RDBStorage(f"sqlite:///{path.resolve()}", engine_kwargs={"connect_args": {"timeout": 60}})
+    except (SQLAlchemyError, StorageInternalError, RuntimeError, AssertionError) as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise InputError(f"{path} must be the store of a run, but: {reason}; choose another run folder") from None
+
+
+class Store:
+    """One study of a run, by architecture.
+
+    Args:
+        storage: Storage of the run.
+        name: Study name.
+        space: Search space, whose genes are the parameters of the trials.
+        objectives: Objectives in order, each with its sense.
+    """
+
+    def __init__(self, storage: RDBStorage, name: str, space: SearchSpace, objectives: Mapping[str, Sense]) -> None:
+        self._storage, self._space, self._objectives = storage, space, tuple(objectives)
+        self.study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            directions=[_DIRECTIONS[sense] for sense in objectives.values()],
+            load_if_exists=True,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.study.set_metric_names(list(objectives))
+        self._study_id = storage.get_study_id_from_name(name)
+        self._trials: dict[Architecture, int] = {}
+        self.known: dict[Architecture, Evaluation] = {}
+        for trial in self.study.get_trials(deepcopy=False):
+            architecture = read_architecture(trial)
+            self._trials[architecture] = trial._trial_id
+            if trial.state.is_finished():
+                self.known[architecture] = read_evaluation(trial)
+
+    @property
+    def results(self) -> list[Evaluation]:
+        """Results so far in the order of submission."""
+        return [self.known[architecture] for architecture in self._trials if architecture in self.known]
+
+    def open(self, architecture: Architecture, generation: int) -> None:
+        """Open a trial, unless the architecture has one: left open by a crash, or closed."""
+        if architecture in self._trials:
+            return
+        genes = architecture.genes
+        trial = create_trial(
+            state=TrialState.RUNNING,
+            params=genes,
+            distributions={name: self._distribution(name) for name in genes},
+            user_attrs={KEY: architecture.key, GENERATION: generation},
+        )
+        self._trials[architecture] = self._storage.create_new_trial(self._study_id, template_trial=trial)
+
+    def _distribution(self, column: str) -> BaseDistribution:
+        gene = column if column in self._space.genes else column.rsplit("_", 1)[0]
+        return CategoricalDistribution(self._space.genes[gene].choices)
+
+    def close(self, evaluation: Evaluation) -> None:
+        """Record the result of an open trial; a closed one stays as it is."""
+        if evaluation.architecture in self.known:
+            return
+        trial_id = self._trials[evaluation.architecture]
+        for name, value in {**evaluation.metrics, DURATION: evaluation.seconds}.items():
+            self._storage.set_trial_user_attr(trial_id, name, value)
+        if evaluation.failure is None:
+            values = [evaluation.metrics[name] for name in self._objectives]
+            self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
+        else:
+            self._storage.set_trial_user_attr(trial_id, FAILURE, evaluation.failure)
+            self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        self.known[evaluation.architecture] = evaluation
+
+
+def read_trials(storage: RDBStorage, name: str) -> list[FrozenTrial]:
+    """Return the trials of a study in the order of their numbers; none if there is no such study."""
+    try:
+        study_id = storage.get_study_id_from_name(name)
+    except KeyError:
+        return []
+    return storage.get_all_trials(study_id, deepcopy=False)
+
+
+def read_architecture(trial: FrozenTrial) -> Architecture:
+    """Return the architecture that a trial's parameters name."""
+    genes: dict[str, Any] = trial.params
+    layers = [{gene: genes[f"{gene}_{layer}"] for gene in LAYER_GENES} for layer in range(genes["depth"])]
+    return Architecture.from_dict(
+        {"embed_dim": genes["embed_dim"], "timesteps": genes["timesteps"], "layers": layers}
+    )
+
+
+def read_evaluation(trial: FrozenTrial) -> Evaluation:
+    """Return the result that a finished trial holds."""
+    attributes = trial.user_attrs
+    complete = trial.state == TrialState.COMPLETE
+    metrics = {name: value for name, value in attributes.items() if name not in _BOOKKEEPING}
+    return Evaluation(
+        read_architecture(trial),
+        metrics if complete else {},
+        cast(float, attributes.get(DURATION, 0.0)),
+        None if complete else str(attributes.get(FAILURE, "no reason recorded")),
+    )

@@ -1,0 +1,161 @@
+"""Two pools with the same two methods, ``submit`` and ``collect``: this process, and Ray actors."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from typing import Any, Protocol, Self
+
+import ray
+
+from nas.scoring import Evaluation, Scorer, ScoringJob, SplitName
+from spaces import Architecture
+
+MAX_DEATHS = 2
+"""An architecture that has killed this many workers has failed."""
+
+
+class Pool(Protocol):
+    """Workers that score architectures; used as a context manager."""
+
+    def submit(self, architecture: Architecture, split: SplitName = "validation") -> None:
+        """Hand in an architecture to be scored on a split; returns at once."""
+        ...
+
+    def collect(self) -> Evaluation:
+        """Wait for the next result, of whichever submitted architecture is ready first."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+class LocalPool:
+    """Scores in this process, one architecture at a time, in the order of submission.
+
+    Args:
+        job: Supernet, images and evaluators.
+    """
+
+    def __init__(self, job: ScoringJob) -> None:
+        self._scorer = Scorer(job)
+        self._queue: deque[tuple[Architecture, SplitName]] = deque()
+
+    def submit(self, architecture: Architecture, split: SplitName = "validation") -> None:
+        """Queue an architecture."""
+        self._queue.append((architecture, split))
+
+    def collect(self) -> Evaluation:
+        """Score the first architecture of the queue."""
+        return self._scorer.score(*self._queue.popleft())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._queue.clear()
+
+
+class RayPool:
+    """Scores in Ray actors, each of which loads the supernet once.
+
+    Nothing is started before the first ``submit``. The pool joins the Ray cluster that this process is connected
+    to, or else starts one on this machine that listens on 127.0.0.1 only. A dead actor is replaced by Ray; what it
+    was scoring is scored again, and has failed if it kills :data:`MAX_DEATHS` workers.
+
+    Args:
+        job: Supernet, images and evaluators.
+        count: Number of actors.
+    """
+
+    def __init__(self, job: ScoringJob, count: int) -> None:
+        self._job, self._count = job, count
+        self._job_reference: Any = None  # kept by the driver, so that replaced actors find the job
+        self._owns_cluster = False
+        self._idle: deque[Any] = deque()
+        self._queue: deque[tuple[Architecture, SplitName]] = deque()
+        self._running: dict[Any, tuple[Any, Architecture, SplitName]] = {}
+        self._deaths: Counter[Architecture] = Counter()
+
+    def submit(self, architecture: Architecture, split: SplitName = "validation") -> None:
+        """Queue an architecture, and give it to an actor as soon as one is idle."""
+        if self._job_reference is None:
+            self._start()
+        self._queue.append((architecture, split))
+        self._dispatch()
+
+    def _start(self) -> None:
+        """Start the actors, and Ray itself unless this process is connected to a cluster."""
+        threads = self._job.threads
+        if not ray.is_initialized():
+            _start_ray(self._count * threads + 1)  # one core is left for Ray's other tasks
+            self._owns_cluster = True
+        self._job_reference = ray.put(self._job)
+        remote = ray.remote(num_cpus=threads, max_restarts=-1, max_task_retries=0)(_Actor)
+        self._idle.extend(remote.remote([self._job_reference]) for _ in range(self._count))
+
+    def _dispatch(self) -> None:
+        while self._queue and self._idle:
+            actor, (architecture, split) = self._idle.popleft(), self._queue.popleft()
+            self._running[actor.score.remote(architecture, split)] = (actor, architecture, split)
+
+    def collect(self) -> Evaluation:
+        """Wait for the next result."""
+        while True:
+            done, _ = ray.wait(list(self._running), num_returns=1)
+            actor, architecture, split = self._running.pop(done[0])
+            self._idle.append(actor)
+            try:
+                evaluation: Evaluation = ray.get(done[0])
+            except ray.exceptions.RayActorError:
+                self._deaths[architecture] += 1
+                if self._deaths[architecture] < MAX_DEATHS:
+                    self._queue.appendleft((architecture, split))
+                    self._dispatch()
+                    continue
+                evaluation = Evaluation(architecture, {}, 0.0, f"its worker died {MAX_DEATHS} times")
+            self._dispatch()
+            return evaluation
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for actor in [*self._idle, *(actor for actor, _, _ in self._running.values())]:
+            ray.kill(actor)
+        if self._owns_cluster:
+            ray.shutdown()
+
+
+class _Actor:
+    """A scorer that fetches its job by reference, so that Ray can restart it without its arguments.
+
+    Args:
+        references: The job's reference in a list, which Ray leaves as it is.
+    """
+
+    def __init__(self, references: list[Any]) -> None:
+        self._scorer = Scorer(ray.get(references[0]))
+
+    def score(self, architecture: Architecture, split: SplitName) -> Evaluation:
+        """Return the evaluation of an architecture."""
+        return self._scorer.score(architecture, split)
+
+
+def _start_ray(num_cpus: int) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        _node_ip_address="127.0.0.1",
+    )
+
+
+def open_pool(kind: str, job: ScoringJob, count: int) -> Pool:
+    """Return the pool of a recipe: ``local``, or ``ray`` with ``count`` actors."""
+    return LocalPool(job) if kind == "local" else RayPool(job, count)
