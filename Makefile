@@ -14,27 +14,32 @@ help:
 	@echo "make format    format the code"
 	@echo "make bench     run the benchmarks"
 
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) -e '.[dev]'
 	@touch $@
 
 search: $(VENV)/installed
 	$(BIN)/nas search digits
 
-test: $(VENV)/installed
+test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
 
-test-all: $(VENV)/installed
+test-all: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m "slow or not slow"
 
-check: $(VENV)/installed
+check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(VENV)/installed
+format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
