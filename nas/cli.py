@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -186,6 +187,8 @@ def _print_frame(frame: pd.DataFrame, output: Format) -> None:
 
 def main() -> None:
     """Run the command; wrong input is one line on standard error and exit code 2."""
+    # Read when torch is loaded. Threads that spin while they wait starve whatever shares their cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except InputError as error:

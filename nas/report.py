@@ -20,7 +20,10 @@ _BLUE, _ORANGE, _GREY = (
     "#0072B2",
     "#D55E00",
     "#8A8A8A",
-)  # told apart in every kind of colour vision [Okabe2008]
+)  # safe for all colour vision (Okabe and Ito)
+_LOG_FROM = 8
+"""Ratio of the largest to the smallest cost from which the cost axis is logarithmic."""
+
 _LAYOUT: dict[str, Any] = {
     "template": "plotly_white",
     "height": 480,
@@ -33,6 +36,7 @@ h1 { margin-bottom: 0; } h2 { margin-top: 2.2rem; } .lead { color: #555; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 13px; }
 th, td { padding: 3px 9px; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; font-family: ui-monospace, monospace; }
+.facts td { text-align: left; white-space: normal; }
 """
 
 
@@ -91,6 +95,10 @@ def front_figure(run: Run, search: pd.DataFrame, random: pd.DataFrame, front: pd
         ),
         ("search, front", front, "lines+markers", {"color": _BLUE, "size": 9}),
     ]
+    if f"test_{y}" in front:
+        on_test = front.assign(**{name: front[f"test_{name}"] for name in run.objectives})
+        open_circle = {"color": _BLUE, "size": 9, "symbol": "circle-open"}
+        groups.append(("the same networks, test split", on_test, "markers", open_circle))
     for name, frame, mode, marker in groups:
         rows = frame.sort_values(x)
         figure.add_trace(
@@ -106,6 +114,8 @@ def front_figure(run: Run, search: pd.DataFrame, random: pd.DataFrame, front: pd
             )
         )
     figure.update_layout(xaxis_title=x, yaxis_title=y, **_LAYOUT)
+    if rest and search[x].min() > 0 and search[x].max() > _LOG_FROM * search[x].min():
+        figure.update_xaxes(type="log", exponentformat="e", dtick="D1" if search[x].max() < 100 * search[x].min() else 1)
     return figure
 
 
@@ -161,7 +171,7 @@ def _facts_table(run: Run, search: pd.DataFrame, random: pd.DataFrame) -> str:
         "data": run.config.data.name,
         "algorithm": f"{run.config.search.algorithm}, population {run.config.search.population}",
         "workers": f"{run.config.workers.pool}, {run.config.workers.count}",
-        "hypervolume reference": run.reference,
+        "hypervolume reference": ", ".join(f"{n} {v:.5g}" for n, v in (run.reference or {}).items()),
         "training": f"{training.epoch} epochs, {training.seconds:.1f} s",
         "scoring": scoring,
         "started": facts["started"],
@@ -170,4 +180,4 @@ def _facts_table(run: Run, search: pd.DataFrame, random: pd.DataFrame) -> str:
         "machine": f"{facts['platform']}, Python {facts['python']}, {facts['cores']} cores",
     }
     cells = "".join(f"<tr><td>{escape(k)}</td><td>{escape(str(v))}</td></tr>" for k, v in rows.items())
-    return f'<div class="wide"><table>{cells}</table></div>'
+    return f'<div class="wide"><table class="facts">{cells}</table></div>'
