@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from evaluators.base import Candidate, Sense
-from evaluators.complexity import dense_operations
-from spaces import Architecture, Skeleton
+from evaluators.operations import OperationCounts
 
 MAC_PJ = 4.6
 """Energy of a multiply-accumulate in picojoules."""
@@ -33,9 +32,8 @@ def energy_mj(macs: float, accumulates: float) -> float:
     return (MAC_PJ * macs + AC_PJ * accumulates) * _MJ_PER_PJ
 
 
-def estimate_energy_mj(skeleton: Skeleton, architecture: Architecture) -> float:
-    """Return the energy per image in millijoules if every synapse saw ``PRIOR_FIRING_RATE``."""
-    counts = dense_operations(skeleton, architecture)
+def estimate_energy_mj(counts: OperationCounts) -> float:
+    """Return the energy per image in millijoules if the neurons before every synapse fired at the prior rate."""
     analog = counts.analog_macs_per_image
     return energy_mj(analog, PRIOR_FIRING_RATE * (counts.macs_per_image - analog))
 

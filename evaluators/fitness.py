@@ -12,12 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 from evaluators.accuracy import Accuracy
 from evaluators.base import Candidate, Sense
+from evaluators.complexity import dense_operations
 from evaluators.energy import Energy, estimate_energy_mj
-from spaces import InputError
+from spaces import Architecture, InputError, Skeleton
 
 FORMS = ("product", "sum")
 
@@ -56,8 +58,14 @@ class AccuracyEnergyBalance:
         """Return ``f_aeb``."""
         accuracy = Accuracy()(candidate)["accuracy"]
         energy = Energy()(candidate)["energy_mj"]
-        reference = self.reference_mj or estimate_energy_mj(candidate.skeleton, candidate.largest)
+        reference = self.reference_mj or _prior_mj(candidate.skeleton, candidate.largest)
         return {"f_aeb": balance(accuracy, energy / reference, self.exponent, self.form)}
+
+
+@cache
+def _prior_mj(skeleton: Skeleton, architecture: Architecture) -> float:
+    """Return the estimated energy of a network before training, which all candidates of a search share."""
+    return estimate_energy_mj(dense_operations(skeleton, architecture))
 
 
 def balance(accuracy: float, relative_energy: float, exponent: float, form: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from pymoo.core.algorithm import Algorithm
 
@@ -69,8 +70,8 @@ def evaluate(
         if architecture in store.known:
             on_evaluation(store.known[architecture])
         elif architecture in known:
-            store.close(known[architecture])
-            on_evaluation(known[architecture])
+            store.close(replace(known[architecture], seconds=0.0))  # no work was done for it here
+            on_evaluation(store.known[architecture])
         else:
             pool.submit(architecture, split)
             waiting += 1

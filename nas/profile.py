@@ -31,9 +31,9 @@ def profile_space(space: SearchSpace, samples: int = 101) -> pd.DataFrame:
 
 
 def _cost(space: SearchSpace, architecture: Architecture) -> dict[str, float]:
-    skeleton = space.skeleton
+    counts = dense_operations(space.skeleton, architecture)
     return {
-        "parameters": count_parameters(skeleton, architecture),
-        "macs": dense_operations(skeleton, architecture).macs_per_image,
-        "energy_mj": estimate_energy_mj(skeleton, architecture),
+        "parameters": count_parameters(space.skeleton, architecture),
+        "macs": counts.macs_per_image,
+        "energy_mj": estimate_energy_mj(counts),
     }

@@ -114,8 +114,9 @@ def front_figure(run: Run, search: pd.DataFrame, random: pd.DataFrame, front: pd
             )
         )
     figure.update_layout(xaxis_title=x, yaxis_title=y, **_LAYOUT)
-    if rest and search[x].min() > 0 and search[x].max() > _LOG_FROM * search[x].min():
-        figure.update_xaxes(type="log", exponentformat="e", dtick="D1" if search[x].max() < 100 * search[x].min() else 1)
+    low, high = search[x].min(), search[x].max()
+    if rest and low > 0 and high > _LOG_FROM * low:
+        figure.update_xaxes(type="log", exponentformat="e", dtick="D1" if high < 100 * low else 1)
     return figure
 
 
@@ -174,6 +175,7 @@ def _facts_table(run: Run, search: pd.DataFrame, random: pd.DataFrame) -> str:
         "hypervolume reference": ", ".join(f"{n} {v:.5g}" for n, v in (run.reference or {}).items()),
         "training": f"{training.epoch} epochs, {training.seconds:.1f} s",
         "scoring": scoring,
+        "search": f"{run.search_seconds():.1f} s from the first submission to the last result",
         "started": facts["started"],
         "git revision": facts["revision"] or "none",
         "versions": ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),

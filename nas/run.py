@@ -77,6 +77,13 @@ class Run:
             return None
         return attributes.get(REFERENCE)
 
+    def search_seconds(self) -> float:
+        """Return the seconds from the first submission of the search to its last result, pauses included."""
+        trials = read_trials(open_storage(self.folder), "search") if (self.folder / STORE).is_file() else []
+        started = [trial.datetime_start for trial in trials if trial.datetime_start]
+        ended = [trial.datetime_complete for trial in trials if trial.datetime_complete]
+        return (max(ended) - min(started)).total_seconds() if ended else 0.0
+
     def hypervolume(self, study: str = "search") -> float:
         """Return the hypervolume of a study's evaluations against the recorded reference, 0 if there are none."""
         frame = self.evaluations(study)

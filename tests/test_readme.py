@@ -1,0 +1,98 @@
+"""The commands and the code of README and tutorial run as they stand, on a shortened digits recipe."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import nas.config
+from nas.cli import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "docs/tutorial.md"]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def commands(page: str) -> list[str]:
+    """All ``nas`` lines that need no file of the reader's own."""
+    lines = [line.split("#")[0].strip() for block in blocks(page, "sh") for line in block.splitlines()]
+    return [line for line in lines if line.startswith("nas ") and "DIR" not in line]
+
+
+@pytest.fixture(scope="module")
+def short_digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A working directory in which the digits recipe takes seconds."""
+    folder = tmp_path_factory.mktemp("readme")
+    recipe = (ROOT / "nas/recipes/digits.toml").read_text(encoding="utf-8")
+    for key, value in {"epochs": 4, "warmup_epochs": 1, "evaluations": 24, "population": 8}.items():
+        recipe, count = re.subn(rf"^{key} = .*$", f"{key} = {value}", recipe, flags=re.MULTILINE)
+        assert count == 1, f"the digits recipe sets {key}"
+    recipe = recipe.replace('pool = "ray"', 'pool = "local"')
+    (folder / "recipes").mkdir()
+    (folder / "recipes" / "digits.toml").write_text(recipe, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nas.config, "_RECIPES", folder / "recipes")
+        patch.chdir(folder)
+        yield folder
+
+
+def test_readme_code_prints_a_front_and_loads_a_network(short_digits: Path) -> None:
+    (code,) = blocks("README.md", "python")
+    assert len(code.splitlines()) <= 15
+    names: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    front = names["front"]
+    assert isinstance(front, pd.DataFrame)
+    assert len(front) >= 1
+    assert front["accuracy"].is_monotonic_decreasing
+    assert not names["subnet"].training  # type: ignore[attr-defined]
+    assert (short_digits / "runs/digits/report.html").stat().st_size > 1_000_000
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_run_as_written(short_digits: Path, page: str) -> None:
+    lines = commands(page)
+    assert any(line.startswith("nas search") for line in lines)
+    for line in lines:
+        result = CliRunner().invoke(app, shlex.split(line)[1:], catch_exceptions=False)
+        assert result.exit_code == 0, f"{line}\n{result.output}"
+        assert result.stdout.strip(), f"{line} prints nothing"
+
+
+def test_tutorial_code_runs_after_its_search(short_digits: Path) -> None:
+    assert CliRunner().invoke(app, ["search", "digits"], catch_exceptions=False).exit_code == 0
+    for code in blocks("docs/tutorial.md", "python"):
+        exec(compile(code.replace(">= 0.9", ">= 0.0"), "tutorial.md", "exec"), {})
+
+
+def test_supernet_page_code_extracts_a_subnet() -> None:
+    (code,) = blocks("docs/supernet.md", "python")
+    names: dict[str, object] = {}
+    exec(compile(code, "supernet.md", "exec"), names)
+    assert names["subnet"].architecture == names["space"].smallest()  # type: ignore[attr-defined]
+
+
+def test_recipe_page_shows_a_valid_recipe_and_space() -> None:
+    import tomllib
+
+    from spaces import SearchSpace
+
+    recipe, space = (tomllib.loads(block) for block in blocks("docs/recipes.md", "toml"))
+    recipe["metrics"].append("f_aeb")
+    assert nas.config.parse_recipe(recipe, "recipes.md").name == "my-run"
+    assert SearchSpace.from_dict(space).size > 1
+
+
+@pytest.mark.parametrize("page", [*PAGES, *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+def test_links_lead_somewhere(page: str) -> None:
+    path = ROOT / page
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+        assert target.startswith("http") or (path.parent / target).exists(), target
