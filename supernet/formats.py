@@ -47,7 +47,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
             f"{path} must hold {expected} bytes by its header, got {len(data)}; it is truncated or damaged: "
             "fetch it again"
         )
-    return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape)
+    return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape).copy()
 
 
 def read_idx_pair(images: Path, labels: Path) -> tuple[Images, Labels]:
@@ -72,7 +72,7 @@ def read_cifar(path: Path, label_bytes: int) -> tuple[Images, Labels]:
         InputError: If the file is missing or does not hold whole records.
     """
     try:
-        data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+        data = np.frombuffer(path.read_bytes(), dtype=np.uint8).copy()  # writable
     except FileNotFoundError:
         raise InputError(f"data file {path} is missing") from None
     record = label_bytes + _CIFAR_PIXELS
