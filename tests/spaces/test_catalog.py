@@ -1,0 +1,183 @@
+"""Named spaces and the user's own TOML files."""
+
+import json
+from math import prod
+
+import numpy as np
+import pytest
+
+from spaces import LAYER_GENES, NETWORK_GENES, InputError, SearchSpace, load_space, space_names
+
+OWN = """
+name = "own"
+
+[skeleton]
+image_size = 12
+in_channels = 3
+num_classes = 5
+stem_pools = [1]
+neuron = "plif"
+surrogate = "atan"
+soft_reset = true
+
+[genes]
+embed_dim = [24, 8]
+timesteps = [2]
+depth = [1, 3]
+mlp_ratio = [1, 1.5]
+num_heads = [1, 2]
+v_threshold = [1]
+tau = [2, 1.25]
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="own.toml"):
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+def test_the_named_spaces_are_these():
+    assert space_names() == ["auto-spikformer", "digits", "grey28"]
+
+
+@pytest.mark.parametrize("name", space_names())
+def test_a_named_space_bears_its_own_name_and_has_every_gene(name):
+    space = load_space(name)
+    assert space.name == name
+    assert tuple(space.genes) == (*NETWORK_GENES, *LAYER_GENES)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("auto-spikformer", 8_659_768_320),  # 4·5·(144² + 144³ + 144⁴)
+        ("digits", 16 * (81 + 81**2)),
+        ("grey28", 16 * (54 + 54**2 + 54**3)),
+    ],
+)
+def test_a_named_space_has_exactly_this_size(name, size):
+    assert load_space(name).size == size
+
+
+def test_auto_spikformer_has_the_choices_of_the_paper():
+    genes = {name: gene.choices for name, gene in load_space("auto-spikformer").genes.items()}
+    assert genes == {
+        "embed_dim": (192, 240, 336, 384),
+        "timesteps": (2, 3, 4, 5, 6),
+        "depth": (2, 3, 4),
+        "mlp_ratio": (3.0, 3.5, 4.0),
+        "num_heads": (6, 12),
+        "v_threshold": (0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0),
+        "tau": (1.25, 2.0, 10.0),
+    }
+
+
+def test_a_space_file_of_one_s_own_is_read_as_written(write):
+    space = load_space(write(OWN))
+    assert space.name == "own"
+    assert space.to_dict()["skeleton"] == {
+        "image_size": 12,
+        "in_channels": 3,
+        "num_classes": 5,
+        "stem_pools": [1],
+        "neuron": "plif",
+        "surrogate": "atan",
+        "soft_reset": True,
+    }
+    assert space.to_dict()["genes"] == {
+        "embed_dim": [8, 24],
+        "timesteps": [2],
+        "depth": [1, 3],
+        "mlp_ratio": [1.0, 1.5],
+        "num_heads": [1, 2],
+        "v_threshold": [1.0],
+        "tau": [1.25, 2.0],
+    }
+    layer = prod(len(space.genes[gene].choices) for gene in LAYER_GENES)
+    assert space.size == 2 * (layer + layer**3)
+
+
+def test_a_path_may_be_text(write):
+    assert load_space(str(write(OWN))) == load_space(write(OWN))
+
+
+@pytest.mark.parametrize("name", space_names())
+def test_json_gives_back_the_same_space(name):
+    space = load_space(name)
+    back = SearchSpace.from_dict(json.loads(json.dumps(space.to_dict())))
+    assert back == space
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        vector = rng.integers(space.cardinalities)
+        assert back.decode(vector) == space.decode(vector)
+
+
+@pytest.mark.parametrize("name", ["nonsense", "Digits", "", "digits.json", "../digits"])
+def test_an_unknown_name_is_refused_with_the_known_ones_named(name):
+    with pytest.raises(InputError, match=r"a space is one of \['auto-spikformer', 'digits', 'grey28'\] or the path"):
+        load_space(name)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no space file at .*absent\.toml; named spaces are .*digits"):
+        load_space(tmp_path / "absent.toml")
+
+
+def test_a_folder_is_no_space_file(tmp_path):
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(InputError, match=r"folder\.toml"):
+        load_space(tmp_path / "folder.toml")
+
+
+@pytest.mark.parametrize("text", ["name = ", "[genes\n", "name = 'a'\nname = 'b'", b"name = '\xff'"])
+def test_a_file_that_is_not_toml_is_refused(write, text):
+    with pytest.raises(InputError, match=r"own\.toml must be a TOML file: "):
+        load_space(write(text))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('name = "own"', "", "exactly the keys .*, got"),
+        ('name = "own"', 'name = "own"\nseed = 1', "exactly the keys .*, got .*seed"),
+        ('name = "own"', "name = 3", "name must be a non-empty text, got 3"),
+        ('name = "own"', 'name = ""', "name must be a non-empty text, got ''"),
+        ("image_size = 12", "", "skeleton must have .*image_size.*, got"),
+        ("image_size = 12", "image_size = 12.0", "image_size must be a positive integer, got 12.0"),
+        ("image_size = 12", "image_size = 12\nwidth = 3", "skeleton must have .* may have .*, got .*width"),
+        ("stem_pools = [1]", "stem_pools = [4]", "stem_pools must list different stages"),
+        ("stem_pools = [1]", "stem_pools = 1", "stem_pools must"),
+        ('neuron = "plif"', 'neuron = ["plif"]', "neuron must be"),
+        ("soft_reset = true", 'soft_reset = "yes"', "soft_reset must be true or false"),
+        ("depth = [1, 3]", "", r"missing \['depth'\]"),
+        ("depth = [1, 3]", "depth = 3", "depth must be a non-empty list of positive integers, got 3"),
+        ("depth = [1, 3]", "depth = []", r"depth must be a non-empty list of positive integers, got \[\]"),
+        ("depth = [1, 3]", "depth = [1, true]", "choices of depth must be positive integers, got True"),
+        ("depth = [1, 3]", 'depth = ["1"]', "choices of depth must be positive integers, got '1'"),
+        ("depth = [1, 3]", "depth = [1, 1]", r"choices of depth must differ, got \[1, 1\]"),
+        ("tau = [2, 1.25]", "tau = [2, nan]", "choices of tau must be numbers above 1, got nan"),
+        ("tau = [2, 1.25]", "tau = [2, inf]", "choices of tau must be numbers above 1, got inf"),
+        ("tau = [2, 1.25]", "tau = [2, 1.0]", "choices of tau must be numbers above 1, got 1.0"),
+        ("tau = [2, 1.25]", "tau = [2]\nalpha = [1]", r"unknown \['alpha'\]"),
+        ("embed_dim = [24, 8]", "embed_dim = [24, 20]", "choices of embed_dim must be positive multiples of 8"),
+        ("num_heads = [1, 2]", "num_heads = [1, 3]", "embed_dim 8 with num_heads 3"),
+        ("mlp_ratio = [1, 1.5]", "mlp_ratio = [1, 1.3]", "embed_dim 8 with mlp_ratio 1.3"),
+        ('neuron = "plif"', 'neuron = "if"', "the if neuron does not leak"),
+    ],
+)
+def test_a_space_file_that_breaks_a_rule_is_refused_with_its_path(write, old, new, message):
+    assert old in OWN
+    with pytest.raises(InputError, match=rf"own\.toml: .*{message}"):
+        load_space(write(OWN.replace(old, new)))
+
+
+@pytest.mark.parametrize("table", ["skeleton", "genes"])
+def test_a_table_must_be_a_table(tiny_values, table):
+    tiny_values[table] = 3
+    with pytest.raises(InputError, match=f"{table} must be a table, got 3"):
+        SearchSpace.from_dict(tiny_values)
