@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,11 +18,25 @@ from rich.table import Table
 from spaces import InputError
 
 app = typer.Typer(
-    help="Search spiking-transformer architectures for the best trade-offs between accuracy and energy.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"spikefront {version('spikefront')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Search spiking-transformer architectures for the best trade-offs between accuracy and energy."""
 
 
 class Format(StrEnum):
@@ -189,6 +204,7 @@ def main() -> None:
     """Run the command; wrong input is one line on standard error and exit code 2."""
     # Read when torch is loaded. Threads that spin while they wait starve whatever shares their cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    sys.path.append(str(Path.cwd()))  # where package.module:Name of a recipe may lie
     try:
         app()
     except InputError as error:
