@@ -91,7 +91,11 @@ class RunConfig(_Table):
         """
         values = self.model_dump(mode="json")
         for table, keys in tables.items():
-            (values if table == "run" else values[table]).update(keys)
+            if table == "run":
+                values |= keys
+            else:
+                old = values.get(table)
+                values[table] = {**old, **keys} if isinstance(old, dict) else keys
         return parse_recipe(values, f"recipe {self.name!r} with changes")
 
 

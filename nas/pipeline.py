@@ -143,7 +143,7 @@ def _search(prepared: _Prepared, pool: Pool, reporter: Reporter) -> None:
         reporter.start(store.study.study_name, config.search.evaluations, objectives)
         seed = int(np.random.SeedSequence([config.seed, stream]).generate_state(1)[0])
         algorithm = build_algorithm(name, problem, config.search.population, seed)
-        known: dict[Architecture, Evaluation] = reference.known | (found.known if store is random else {})
+        known: dict[Architecture, Evaluation] = reference.known | found.known | random.known
         budget = config.search.evaluations
         run_search(problem, algorithm, pool, store, budget, known, reporter.evaluated)
 
