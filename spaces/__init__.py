@@ -1,6 +1,6 @@
 """Search spaces of spiking transformers, as plain values."""
 
-from spaces.architecture import LAYER_GENES, NETWORK_GENES, Architecture, Layer
+from spaces.architecture import LAYER_GENES, NETWORK_GENES, Architecture, Layer, hidden_width
 from spaces.catalog import load_space, space_names
 from spaces.errors import InputError
 from spaces.genes import Gene
@@ -16,6 +16,7 @@ __all__ = [
     "Layer",
     "SearchSpace",
     "Skeleton",
+    "hidden_width",
     "load_space",
     "space_names",
 ]

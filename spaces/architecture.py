@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -16,6 +17,11 @@ LAYER_GENES = ("mlp_ratio", "num_heads", "v_threshold", "tau")
 
 NETWORK_GENES = ("embed_dim", "timesteps", "depth")
 """Genes that the whole network shares, in the order of the encoding."""
+
+
+def hidden_width(embed_dim: int, mlp_ratio: float) -> int:
+    """Return the hidden width of an MLP, the nearest whole number to ``embed_dim * mlp_ratio``."""
+    return round(embed_dim * mlp_ratio)
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,10 @@ class Layer:
     num_heads: int
     v_threshold: float
     tau: float
+
+    def __post_init__(self) -> None:
+        for gene in ("mlp_ratio", "v_threshold", "tau"):  # 2 and 2.0 are one value with one key
+            object.__setattr__(self, gene, float(getattr(self, gene)))
 
 
 @dataclass(frozen=True)
@@ -97,10 +107,10 @@ class Architecture:
             _require_fields("a layer", layer, set(LAYER_GENES))
             layers.append(
                 Layer(
-                    float(_number("mlp_ratio", layer)),
+                    _number("mlp_ratio", layer),
                     _integer("num_heads", layer),
-                    float(_number("v_threshold", layer)),
-                    float(_number("tau", layer)),
+                    _number("v_threshold", layer),
+                    _number("tau", layer),
                 )
             )
         return cls(_integer("embed_dim", values), _integer("timesteps", values), tuple(layers))
@@ -116,6 +126,8 @@ def _number(name: str, values: Mapping[str, Any]) -> float:
     value = values[name]
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"{name} must be a number, got {value!r}")
+    if not abs(value) < math.inf:
+        raise InputError(f"{name} must be finite, got {value!r}")
     return value
 
 

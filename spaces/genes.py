@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
 
-from spaces.architecture import LAYER_GENES, NETWORK_GENES
+from spaces.architecture import LAYER_GENES, NETWORK_GENES, hidden_width
 from spaces.errors import InputError
 
 STEM_SLICES = 8
@@ -50,7 +52,7 @@ class Gene:
             raise InputError(f"{self.name} must be a non-empty list of {rule}, got {self.choices!r}")
         for value in self.choices:
             whole = isinstance(value, int) or (kind is float and isinstance(value, float))
-            if isinstance(value, bool) or not whole or not abs(value) < float("inf") or not holds(value):
+            if isinstance(value, bool) or not whole or not abs(value) <= sys.float_info.max or not holds(value):
                 raise InputError(f"choices of {self.name} must be {rule}, got {value!r}")
         choices = tuple(sorted(kind(value) for value in self.choices))
         if len(set(choices)) != len(choices):
@@ -88,7 +90,7 @@ def parse_genes(table: Mapping[str, object], neuron: str) -> dict[str, Gene]:
                 f"embed_dim must be divisible by every num_heads choice, got embed_dim {width} with num_heads {heads}"
             )
     for width, ratio in product(genes["embed_dim"].choices, genes["mlp_ratio"].choices):
-        if width * ratio != int(width * ratio):
+        if not math.isclose(width * ratio, hidden_width(int(width), ratio), rel_tol=1e-9):
             raise InputError(
                 f"embed_dim times mlp_ratio must be a whole number, got embed_dim {width} with mlp_ratio {ratio}"
             )

@@ -34,16 +34,18 @@ class Skeleton:
     soft_reset: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stem_pools", tuple(self.stem_pools))
         for field in ("image_size", "in_channels", "num_classes"):
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise InputError(f"{field} must be a positive integer, got {value!r}")
-        stages = range(STEM_STAGES)
-        if any(stage not in stages for stage in self.stem_pools) or len(set(self.stem_pools)) != len(self.stem_pools):
-            raise InputError(
-                f"stem_pools must list different stages out of {list(stages)}, got {list(self.stem_pools)}"
-            )
+        pools, stages = self.stem_pools, list(range(STEM_STAGES))
+        listed = isinstance(pools, list | tuple) and all(type(pool) is int and pool in stages for pool in pools)
+        if not listed or len(set(pools)) != len(pools):
+            raise InputError(f"stem_pools must list different stages out of {stages}, got {pools!r}")
+        object.__setattr__(self, "stem_pools", tuple(pools))
+        for field in ("neuron", "surrogate"):
+            if not isinstance(getattr(self, field), str):
+                raise InputError(f"{field} must be a name, got {getattr(self, field)!r}")
         if not isinstance(self.soft_reset, bool):
             raise InputError(f"soft_reset must be true or false, got {self.soft_reset!r}")
 

@@ -163,7 +163,11 @@ def _read_index(index: Path, way_out: str) -> tuple[dict[str, Any], bytes]:
         if Path(name).name != name:
             raise ValueError(f"weights must be a file name, got {name!r}")
         blob = (index.parent / name).read_bytes()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise InputError(
+            f"{index} is not a whole checkpoint: {error.filename}: {error.strerror}; {way_out}"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{index} is not a whole checkpoint: {error!r}; {way_out}") from None
     if hashlib.sha256(blob).hexdigest() != digest:
         raise InputError(f"{index.parent / name} is damaged: its SHA-256 is not that of {index.name}; {way_out}")

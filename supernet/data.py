@@ -115,12 +115,23 @@ def _three_ways(name: str, train: Split, test: Split | None, classes: tuple[str,
         raise InputError(f"images must be square, got (C, H, W) {train.images.shape[1:]}; pad or crop them first")
     if test is None:
         train, test = _hold_out(train, 0.2)
-    elif test.images.shape[1:] != train.images.shape[1:]:
+    else:
+        test = _checked_test(name, train, test, len(classes))
+    plenty = len(train) > 5_000 and len(train) >= 20 * len(classes)
+    train, validation = _hold_out(train, 0.1 if plenty else 0.2)
+    return ImageData(name, train, validation, test, classes)
+
+
+def _checked_test(name: str, train: Split, test: Split, num_classes: int) -> Split:
+    """Return an official test split, shuffled, the same in every run."""
+    if test.images.shape[1:] != train.images.shape[1:]:
         raise InputError(
             f"test images must have the training images' shape {train.images.shape[1:]}, got {test.images.shape[1:]}"
         )
-    train, validation = _hold_out(train, 0.1 if len(train) > 5_000 else 0.2)
-    return ImageData(name, train, validation, test, classes)
+    if not len(test) or test.labels.max() >= num_classes:
+        raise InputError(f"{name} needs test images with labels from 0 to {num_classes - 1}, got {set(test.labels)}")
+    order = np.random.default_rng(_SPLIT_SEED).permutation(len(test))
+    return Split(test.images[order], test.labels[order])
 
 
 def _digits(data_dir: str | Path | None) -> ImageData:  # noqa: ARG001  # comes with scikit-learn
@@ -220,7 +231,7 @@ def _cifar100(data_dir: str | Path | None) -> ImageData:
 def _cifar_set(name: str, files: tuple[list[Path], Path, Path], label_bytes: int) -> ImageData:
     batches, test, names = files
     images, labels = zip(*(read_cifar(path, label_bytes) for path in batches), strict=True)
-    classes = tuple(names.read_text(encoding="utf-8").split())
+    classes = tuple(line.strip() for line in names.read_text(encoding="utf-8").splitlines() if line.strip())
     train = Split(np.concatenate(images), np.concatenate(labels))
     return _three_ways(name, train, Split(*read_cifar(test, label_bytes)), classes)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,9 +83,9 @@ def _download(name: str, source: Source) -> list[Path]:
             return fetched
         with tarfile.open(fetched[0]) as archive:
             archive.extractall(cache, filter="data")
-    except (RequestException, OSError, ValueError, tarfile.TarError) as error:
+        return [next(cache.rglob(file)) for file in source.files]
+    except (RequestException, OSError, ValueError, EOFError, zlib.error, tarfile.TarError, StopIteration) as error:
         raise InputError(
             f"{name} could not be downloaded ({type(error).__name__}); put its files {list(source.files)} into a "
             f"folder and name that folder with --data-dir or {DATA_VARIABLE}"
         ) from None
-    return [next(cache.rglob(file)) for file in source.files]

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from math import prod
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from spaces import InputError
 
@@ -40,12 +41,12 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] != _IDX_UINT8 or not 1 <= data[3] <= 4:
         raise InputError(f"{path} must be an IDX file of unsigned bytes; its header is {data[:4].hex()}")
     start = 4 + 4 * data[3]
-    shape = tuple(int(n) for n in np.frombuffer(data[4:start], dtype=">u4"))
-    expected = start + int(np.prod(shape, dtype=np.int64))
-    if len(shape) != data[3] or len(data) != expected:
+    shape = [int.from_bytes(data[at : at + 4], "big") for at in range(4, start, 4)]
+    expected = start + prod(shape)
+    if len(data) < start or len(data) != expected:
         raise InputError(
-            f"{path} must hold {expected} bytes by its header, got {len(data)}; it is truncated or damaged: "
-            "fetch it again"
+            f"{path} must hold {max(start, expected)} bytes by its header, got {len(data)}; it is truncated or "
+            "damaged: fetch it again"
         )
     return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape).copy()
 
@@ -114,8 +115,10 @@ def read_folder(folder: Path) -> tuple[Images, Labels, tuple[str, ...]]:
 def _read_picture(path: Path) -> Images:
     try:
         with Image.open(path) as picture:
-            grey = picture.mode in ("1", "L", "I", "I;16", "F")
-            array = np.asarray(picture.convert("L" if grey else "RGB"), dtype=np.uint8)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            deep = picture.mode == "I" or picture.mode.startswith("I;16")  # 16 bits a pixel
+            grey = deep or picture.mode in ("1", "L", "LA")
+            pixels = np.asarray(picture) // 257 if deep else np.asarray(picture.convert("L" if grey else "RGB"))
+            array = pixels.astype(np.uint8)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} must be a readable picture: {error}") from None
     return array[None] if grey else array.transpose(2, 0, 1)

@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from spaces import Architecture, InputError, Layer, SearchSpace, Skeleton
+from spaces import Architecture, InputError, Layer, SearchSpace, Skeleton, hidden_width
 from supernet.layers import EntangledBatchNorm, EntangledLinear
 from supernet.neurons import build_neuron
 from supernet.stems import SpikingPatchStem
@@ -86,7 +86,7 @@ class Block(nn.Module):
         """Map tokens ``(T, B, N, D)`` to the same shape."""
         width = x.shape[-1]
         x = x + self.attention(x, layer)
-        return x + cast(Tensor, self.fc2(self.fc1(x, int(width * layer.mlp_ratio), layer), width, layer))
+        return x + cast(Tensor, self.fc2(self.fc1(x, hidden_width(width, layer.mlp_ratio), layer), width, layer))
 
 
 class Spikformer(nn.Module):
@@ -107,7 +107,7 @@ class Spikformer(nn.Module):
         width = architecture.embed_dim
         self.stem = SpikingPatchStem(width, skeleton)
         self.blocks = nn.ModuleList(
-            Block(width, int(width * layer.mlp_ratio), skeleton) for layer in architecture.layers
+            Block(width, hidden_width(width, layer.mlp_ratio), skeleton) for layer in architecture.layers
         )
         self.head = EntangledLinear(width, skeleton.num_classes)
         for module in self.modules():
@@ -130,12 +130,12 @@ class Spikformer(nn.Module):
         if run is self.architecture:
             return
         own = self.architecture
-        hidden = [int(own.embed_dim * layer.mlp_ratio) for layer in own.layers]
+        hidden = [hidden_width(own.embed_dim, layer.mlp_ratio) for layer in own.layers]
         fits = (
             run.embed_dim <= own.embed_dim
             and run.depth <= own.depth
             and all(
-                int(run.embed_dim * layer.mlp_ratio) <= width
+                hidden_width(run.embed_dim, layer.mlp_ratio) <= width
                 for layer, width in zip(run.layers, hidden, strict=False)
             )
         )
