@@ -124,10 +124,8 @@ def _require_fields(what: str, values: object, fields: set[str]) -> None:
 
 def _number(name: str, values: Mapping[str, Any]) -> float:
     value = values[name]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{name} must be a number, got {value!r}")
-    if not abs(value) < math.inf:
-        raise InputError(f"{name} must be finite, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
+        raise InputError(f"{name} must be a finite number, got {value!r}")
     return value
 
 

@@ -120,13 +120,13 @@ def test_an_architecture_cannot_be_changed():
         (lambda v: v.update(layers=[3]), "a layer has exactly the fields .*, got 3"),
         (lambda v: v["layers"][1].pop("tau"), "a layer has exactly the fields .*tau.*, got"),
         (lambda v: v["layers"][1].update(alpha=1.0), "a layer has exactly the fields .*, got .*alpha"),
-        (lambda v: v.update(embed_dim="16"), "embed_dim must be a number, got '16'"),
-        (lambda v: v.update(embed_dim=True), "embed_dim must be a number, got True"),
-        (lambda v: v.update(timesteps=None), "timesteps must be a number, got None"),
+        (lambda v: v.update(embed_dim="16"), "embed_dim must be a finite number, got '16'"),
+        (lambda v: v.update(embed_dim=True), "embed_dim must be a finite number, got True"),
+        (lambda v: v.update(timesteps=None), "timesteps must be a finite number, got None"),
         (lambda v: v.update(timesteps=1.5), "timesteps must be a whole number, got 1.5"),
         (lambda v: v["layers"][0].update(num_heads=2.5), "num_heads must be a whole number, got 2.5"),
-        (lambda v: v["layers"][0].update(tau=[2.0]), r"tau must be a number, got \[2.0\]"),
-        (lambda v: v["layers"][0].update(mlp_ratio=False), "mlp_ratio must be a number, got False"),
+        (lambda v: v["layers"][0].update(tau=[2.0]), r"tau must be a finite number, got \[2.0\]"),
+        (lambda v: v["layers"][0].update(mlp_ratio=False), "mlp_ratio must be a finite number, got False"),
     ],
 )
 def test_values_that_describe_no_architecture_are_refused(change, message):

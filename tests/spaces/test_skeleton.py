@@ -1,6 +1,7 @@
 """Skeletons: what all networks of a space share."""
 
 import json
+import re
 
 import pytest
 
@@ -25,6 +26,13 @@ def test_pooling_stages_must_be_different_stages_of_the_stem(pools):
 def test_pooling_stages_must_be_a_list_of_numbers(pools):
     with pytest.raises(InputError, match="stem_pools must"):
         Skeleton(8, 1, 10, stem_pools=pools)
+
+
+@pytest.mark.parametrize("field", ["neuron", "surrogate"])
+@pytest.mark.parametrize("value", [3, None, ["lif"], True])
+def test_neuron_and_surrogate_must_be_names(field, value):
+    with pytest.raises(InputError, match=f"{field} must be a name, got {re.escape(repr(value))}"):
+        Skeleton(8, 1, 10, **{field: value})
 
 
 @pytest.mark.parametrize("value", [0, 1, "false", None])
