@@ -38,10 +38,9 @@ def small_spaces(draw):
 
 @st.composite
 def vectors(draw, space):
-    """Real vectors of a space, bucket edges included."""
-    return [
-        draw(st.integers(0, int(n) - 1)) + draw(st.sampled_from([0.0, 0.5, 1 - 2**-20])) for n in space.cardinalities
-    ]
+    """Real vectors of a space, both edges of every bucket included."""
+    indices = [draw(st.integers(0, int(n) - 1)) for n in space.cardinalities]
+    return [draw(st.sampled_from([index, index + 0.5, float(np.nextafter(index + 1, 0))])) for index in indices]
 
 
 named = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
