@@ -80,7 +80,8 @@ class Candidate:
         """Stand-alone copy with inherited weights and statistics of its own, in evaluation mode."""
         images = self._images
         batches = images.normalise.batches(images.calibration, images.batch_size)
-        return calibrate(extract(self._supernet, self.architecture), (x for x, _ in batches))
+        # A last batch of one image is left out: one value per channel has no variance.
+        return calibrate(extract(self._supernet, self.architecture), (x for x, _ in batches if len(x) > 1))
 
     @cached_property
     def outcome(self) -> Outcome:

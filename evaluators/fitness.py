@@ -49,9 +49,10 @@ class AccuracyEnergyBalance:
     def __post_init__(self) -> None:
         if self.form not in FORMS:
             raise InputError(f"f_aeb form must be one of {list(FORMS)}, got {self.form!r}")
-        if not 0 <= self.exponent < math.inf:
+        if not _is_number(self.exponent) or not 0 <= self.exponent < math.inf:
             raise InputError(f"f_aeb exponent must be 0 or more, got {self.exponent!r}")
-        if self.reference_mj is not None and not 0 < self.reference_mj < math.inf:
+        reference = self.reference_mj
+        if reference is not None and not (_is_number(reference) and 0 < reference < math.inf):
             raise InputError(f"f_aeb reference_mj must be above 0, got {self.reference_mj!r}")
 
     def __call__(self, candidate: Candidate) -> dict[str, float]:
@@ -66,6 +67,10 @@ class AccuracyEnergyBalance:
 def _prior_mj(skeleton: Skeleton, architecture: Architecture) -> float:
     """Return the estimated energy of a network before training, which all candidates of a search share."""
     return estimate_energy_mj(dense_operations(skeleton, architecture))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def balance(accuracy: float, relative_energy: float, exponent: float, form: str) -> float:

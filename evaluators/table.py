@@ -42,18 +42,32 @@ def build_evaluators(names: Sequence[str], options: Mapping[str, Mapping[str, An
     built: dict[str, Evaluator] = {}
     owners: dict[str, str] = {}
     for name in names:
-        builder = resolve(EVALUATORS, name, "evaluator")
-        given = dict(options.get(name, {}))
-        known = list(signature(builder).parameters)
-        unknown = sorted(set(given) - set(known))
-        if unknown:
-            raise InputError(f"{name} has the options {known}, got {unknown}")
-        built[name] = builder(**given)
+        built[name] = _build(name, dict(options.get(name, {})))
         for metric in built[name].metrics:
             if metric in owners:
                 raise InputError(f"a metric has one evaluator, but {owners[metric]} and {name} both give {metric}")
             owners[metric] = name
     return built
+
+
+def _build(name: str, options: dict[str, Any]) -> Evaluator:
+    builder = resolve(EVALUATORS, name, "evaluator")
+    try:
+        known = list(signature(builder).parameters)
+        unknown = sorted(set(options) - set(known))
+        if unknown:
+            raise InputError(f"{name} has the options {known}, got {unknown}")
+        evaluator = builder(**options)
+    except TypeError as error:
+        raise InputError(f"evaluator {name!r} cannot be built: {error}") from None
+    metrics = getattr(evaluator, "metrics", None)
+    named = isinstance(metrics, Mapping) and metrics and all(sense in ("max", "min") for sense in metrics.values())
+    if not named or not callable(evaluator):
+        raise InputError(
+            f"an evaluator can be called and has metrics such as {{'accuracy': 'max'}}, but {name!r} has metrics "
+            f"{metrics!r}"
+        )
+    return evaluator
 
 
 def score(candidate: Candidate, evaluators: Mapping[str, Evaluator]) -> dict[str, float]:

@@ -186,7 +186,8 @@ def _print_front(run: Any, output: Format) -> None:
 
 def _print_frame(frame: pd.DataFrame, output: Format) -> None:
     if output is Format.JSON:
-        typer.echo(json.dumps(json.loads(frame.to_json(orient="records")), indent=1))
+        rows = frame.astype(object).where(frame.notna(), None).to_dict(orient="records")
+        typer.echo(json.dumps(rows, indent=1))
     elif output is Format.CSV:
         typer.echo(frame.to_csv(index=False), nl=False)
     else:

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from spaces import InputError
 from supernet.settings import TrainSettings
@@ -44,7 +44,7 @@ class SearchConfig(_Table):
     population: Annotated[int, Field(ge=2)] = 20
     evaluations: Positive = 300
     baseline: bool = True
-    hypervolume_reference: dict[str, float] = {}
+    hypervolume_reference: dict[str, FiniteFloat] = {}
 
 
 class WorkersConfig(_Table):

@@ -21,10 +21,19 @@ _FORMAT = "spikefront-run-1"
 _PACKAGES = ("spikefront", "torch", "pymoo", "ray", "optuna", "numpy", "pandas", "moocore", "kornia")
 
 
-def create_folder(folder: Path, config: RunConfig, space: SearchSpace, data_dir: Path | None) -> dict[str, Any]:
+def create_folder(
+    folder: Path, config: RunConfig, space: SearchSpace, data_dir: Path | None, images: str | None = None
+) -> dict[str, Any]:
     """Make a folder the one of a run, or check that it is, and return what ``run.json`` holds.
 
     A longer search and other workers continue a run; anything else that differs belongs into another folder.
+
+    Args:
+        folder: Run folder, created if need be.
+        config: Recipe.
+        space: Its space, with the input shape of its images.
+        data_dir: Folder of the images, or None.
+        images: Fingerprint of the images.
 
     Raises:
         InputError: If the folder cannot be written, or belongs to another recipe.
@@ -33,6 +42,7 @@ def create_folder(folder: Path, config: RunConfig, space: SearchSpace, data_dir:
         "format": _FORMAT,
         "recipe": config.model_dump(mode="json"),
         "space": space.to_dict(),
+        "images": images,
         "data_dir": None if data_dir is None else str(data_dir.resolve()),
         "facts": run_facts(),
     }
@@ -69,7 +79,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder} is not a run folder: it has no {RUN}; start one with `nas search`") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
-    keys = {"format", "recipe", "space", "data_dir", "facts"}
+    keys = {"format", "recipe", "space", "images", "data_dir", "facts"}
     if not isinstance(values, dict) or set(values) != keys or values["format"] != _FORMAT:
         raise InputError(f"{path} must be of format {_FORMAT} with the keys {sorted(keys)}")
     return values
@@ -90,7 +100,8 @@ def _identity(values: Mapping[str, Any]) -> dict[str, Any]:
     recipe = {name: value for name, value in values["recipe"].items() if name != "workers"}
     threads = values["recipe"]["workers"]["threads"]  # these can change the last bits of a sum
     search = {name: value for name, value in recipe["search"].items() if name != "evaluations"}
-    return {**recipe, "search": search, "workers": {"threads": threads}, "space": values["space"]}
+    data = {**recipe["data"], "images": values["images"]}
+    return {**recipe, "search": search, "workers": {"threads": threads}, "space": values["space"], "data": data}
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -19,10 +19,11 @@ from nas.progress import Reporter, Silent
 from nas.report import write_report
 from nas.results import non_dominated
 from nas.run import REFERENCE, Run
-from nas.scoring import Evaluation, build_job, load_run_data, objective_senses
+from nas.scoring import Evaluation, build_job, check_metric_names, load_run_data, objective_senses
 from nas.storage import Store, open_storage
 from nas.workers import Pool, open_pool
 from spaces import Architecture, InputError, SearchSpace, load_space
+from supernet.augment import build_augmentation
 from supernet.data import ImageData
 from supernet.download import data_folder
 from supernet.spikformer import Spikformer, build_supernet
@@ -30,6 +31,9 @@ from supernet.train import train as train_network
 
 RUNS = Path("runs")
 """Folder of run folders, in the working directory."""
+
+STUDIES = ("reference", "search", "random", "test")
+"""Studies of a run: the largest architecture, the search, its baseline, and the front on the test split."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,11 @@ def _prepare(
     space = load_space(config.space)
     data = load_run_data(config, data_dir)
     space = space.with_input(*data.input_shape)
+    check_metric_names(config, space)
+    build_augmentation(config.training.augment, *data.input_shape[:2])
     build_supernet(space, config.seed)  # a neuron that does not exist is found here
     folder = Path(out) if out is not None else RUNS / config.name
-    create_folder(folder, config, space, data_folder(data_dir))
+    create_folder(folder, config, space, data_folder(data_dir), data.fingerprint)
     return _Prepared(config, folder, space, data, objectives)
 
 
@@ -116,30 +122,30 @@ def search(
     """
     prepared = _prepare(recipe, out, data_dir, changes)
     reporter = reporter or Silent()
+    storage = open_storage(prepared.folder)  # before the training, so that a damaged one is found at once
+    stores = {name: Store(storage, name, prepared.space, prepared.objectives) for name in STUDIES}
     supernet = _train_supernet(prepared, reporter)
     config, workers = prepared.config, prepared.config.workers
     job = build_job(config, prepared.data, supernet)
     with open_pool(workers.pool, job, workers.count) as pool:
-        _search(prepared, pool, reporter)
+        _search(prepared, stores, pool, reporter)
     run = Run(prepared.folder)
     run.front().to_csv(prepared.folder / "front.csv", index=False)
     write_report(run)
     return run
 
 
-def _search(prepared: _Prepared, pool: Pool, reporter: Reporter) -> None:
+def _search(prepared: _Prepared, stores: Mapping[str, Store], pool: Pool, reporter: Reporter) -> None:
     """Fill the studies of a run: reference, search, baseline, and the front on the test split."""
     config, objectives = prepared.config, prepared.objectives
-    storage = open_storage(prepared.folder)
-    names = ("reference", "search", "random", "test")
-    reference, found, random, test = (Store(storage, name, prepared.space, objectives) for name in names)
+    reference, found, random, test = (stores[name] for name in STUDIES)
     if REFERENCE not in found.study.user_attrs:
         point = config.search.hypervolume_reference or _reference_point(prepared, pool, reference, reporter)
         found.study.set_user_attr(REFERENCE, point)
 
     problem = ArchitectureProblem(prepared.space, objectives)
-    stores = [(config.search.algorithm, found), ("random", random)]
-    for stream, (name, store) in enumerate(stores if config.search.baseline else stores[:1]):
+    searches = [(config.search.algorithm, found), ("random", random)]
+    for stream, (name, store) in enumerate(searches if config.search.baseline else searches[:1]):
         reporter.start(store.study.study_name, config.search.evaluations, objectives)
         seed = int(np.random.SeedSequence([config.seed, stream]).generate_state(1)[0])
         algorithm = build_algorithm(name, problem, config.search.population, seed)

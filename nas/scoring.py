@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 
 from evaluators import Candidate, ScoringImages, Sense, build_evaluators, score
 from nas.config import RunConfig
-from spaces import Architecture, InputError, Skeleton
+from spaces import Architecture, InputError, SearchSpace, Skeleton
 from supernet.data import ImageData, Normalise, Split, load_data
 from supernet.spikformer import Spikformer
+
+RESULT_COLUMNS = ("number", "key", "generation", "state", "duration", "failure", "is_pareto")
+"""Columns of the results beside genes and metrics."""
 
 SplitName = Literal["validation", "test"]
 
@@ -126,6 +129,18 @@ def objective_senses(config: RunConfig) -> dict[str, Sense]:
     if len(set(objectives)) != len(objectives):
         raise InputError(f"search.objectives must differ, got {list(objectives)}")
     return {name: senses[name] for name in objectives}
+
+
+def check_metric_names(config: RunConfig, space: SearchSpace) -> None:
+    """Check that no metric takes the name of another column of the results.
+
+    Raises:
+        InputError: If one does.
+    """
+    taken = {*RESULT_COLUMNS, *space.columns}
+    for name in metric_senses(config):
+        if name in taken or name.startswith("test_"):
+            raise InputError(f"a metric must not be called test_… or one of {sorted(taken)}, got {name!r}")
 
 
 def load_run_data(config: RunConfig, data_dir: str | Path | None) -> ImageData:

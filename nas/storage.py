@@ -8,7 +8,8 @@ metrics its user attributes, a failure is a failed trial with its reason. The st
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,11 +41,20 @@ def open_storage(folder: Path) -> RDBStorage:
         InputError: If the file cannot be opened or is not a store.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    path = folder / STORE
+    path = folder.resolve() / STORE
+    with _sound(f"sqlite:///{path}"):
+        return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+
+
+@contextmanager
+def _sound(url: str) -> Iterator[None]:
+    """Turn what a damaged or unreachable store raises into an InputError."""
     try:
-        return RDBStorage(f"sqlite:///{path.resolve()}", engine_kwargs={"connect_args": {"timeout": 60}})
-    except (SQLAlchemyError, StorageInternalError, RuntimeError, AssertionError) as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        yield
+    except (SQLAlchemyError, StorageInternalError, RuntimeError, AssertionError, OSError) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+        reason = str(getattr(cause, "orig", None) or cause).splitlines()[0]
+        path = url.removeprefix("sqlite:///")
         raise InputError(f"{path} must be the store of a run, but: {reason}; choose another run folder") from None
 
 
@@ -60,23 +70,24 @@ class Store:
 
     def __init__(self, storage: RDBStorage, name: str, space: SearchSpace, objectives: Mapping[str, Sense]) -> None:
         self._storage, self._space, self._objectives = storage, space, tuple(objectives)
-        self.study = optuna.create_study(
-            storage=storage,
-            study_name=name,
-            directions=[_DIRECTIONS[sense] for sense in objectives.values()],
-            load_if_exists=True,
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self.study.set_metric_names(list(objectives))
-        self._study_id = storage.get_study_id_from_name(name)
-        self._trials: dict[Architecture, int] = {}
-        self.known: dict[Architecture, Evaluation] = {}
-        for trial in self.study.get_trials(deepcopy=False):
-            architecture = read_architecture(trial)
-            self._trials[architecture] = trial._trial_id
-            if trial.state.is_finished():
-                self.known[architecture] = read_evaluation(trial)
+        with _sound(storage.url):
+            self.study = optuna.create_study(
+                storage=storage,
+                study_name=name,
+                directions=[_DIRECTIONS[sense] for sense in objectives.values()],
+                load_if_exists=True,
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self.study.set_metric_names(list(objectives))
+            self._study_id = storage.get_study_id_from_name(name)
+            self._trials: dict[Architecture, int] = {}
+            self.known: dict[Architecture, Evaluation] = {}
+            for trial in self.study.get_trials(deepcopy=False):
+                architecture = read_architecture(trial)
+                self._trials[architecture] = trial._trial_id
+                if trial.state.is_finished():
+                    self.known[architecture] = read_evaluation(trial)
 
     @property
     def results(self) -> list[Evaluation]:
@@ -118,11 +129,12 @@ class Store:
 
 def read_trials(storage: RDBStorage, name: str) -> list[FrozenTrial]:
     """Return the trials of a study in the order of their numbers; none if there is no such study."""
-    try:
-        study_id = storage.get_study_id_from_name(name)
-    except KeyError:
-        return []
-    return storage.get_all_trials(study_id, deepcopy=False)
+    with _sound(storage.url):
+        try:
+            study_id = storage.get_study_id_from_name(name)
+        except KeyError:
+            return []
+        return storage.get_all_trials(study_id, deepcopy=False)
 
 
 def read_architecture(trial: FrozenTrial) -> Architecture:

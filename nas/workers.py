@@ -93,12 +93,13 @@ class RayPool:
             self._owns_cluster = True
         self._job_reference = ray.put(self._job)
         remote = ray.remote(num_cpus=threads, max_restarts=-1, max_task_retries=0)(_Actor)
-        self._idle.extend(remote.remote([self._job_reference]) for _ in range(self._count))
+        self._idle.extend(remote.remote() for _ in range(self._count))
 
     def _dispatch(self) -> None:
         while self._queue and self._idle:
             actor, (architecture, split) = self._idle.popleft(), self._queue.popleft()
-            self._running[actor.score.remote(architecture, split)] = (actor, architecture, split)
+            reference = actor.score.remote([self._job_reference], architecture, split)
+            self._running[reference] = (actor, architecture, split)
 
     def collect(self) -> Evaluation:
         """Wait for the next result."""
@@ -129,17 +130,21 @@ class RayPool:
 
 
 class _Actor:
-    """A scorer that fetches its job by reference, so that Ray can restart it without its arguments.
+    """A scorer that fetches its job at its first call, so that Ray can restart it without arguments."""
 
-    Args:
-        references: The job's reference in a list, which Ray leaves as it is.
-    """
+    def __init__(self) -> None:
+        self._scorer: Scorer | None = None
 
-    def __init__(self, references: list[Any]) -> None:
-        self._scorer = Scorer(ray.get(references[0]))
+    def score(self, job: list[Any], architecture: Architecture, split: SplitName) -> Evaluation:
+        """Return the evaluation of an architecture.
 
-    def score(self, architecture: Architecture, split: SplitName) -> Evaluation:
-        """Return the evaluation of an architecture."""
+        Args:
+            job: Reference of the scoring job, in a list so that Ray does not fetch it for every call.
+            architecture: What to score.
+            split: Images to score on.
+        """
+        if self._scorer is None:
+            self._scorer = Scorer(ray.get(job[0]))
         return self._scorer.score(architecture, split)
 
 

@@ -29,12 +29,14 @@ def calibrate(subnet: Spikformer, batches: Iterable[Tensor]) -> Spikformer:
         norm.momentum = None  # cumulative average
     subnet.train()
     seen = 0
-    for images in batches:
-        subnet(images)
-        seen += 1
-    subnet.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    try:
+        for images in batches:
+            subnet(images)
+            seen += 1
+    finally:
+        subnet.eval()
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
     if not seen:
         raise ValueError("calibration needs at least one batch of training images, got none")
     return subnet

@@ -24,6 +24,7 @@ from supernet.settings import TrainSettings
 from supernet.spikformer import Spikformer
 
 INDEX = "supernet.json"
+_FORMAT = "spikefront-checkpoint-1"
 _MODEL, _OPTIMIZER = "model.", "optimizer."
 
 
@@ -109,7 +110,7 @@ def save_checkpoint(
     weights = folder / f"supernet-{checkpoint.epoch:05d}.safetensors"
     write_atomically(weights, blob)
     index_values = {
-        "format": "spikefront-checkpoint-1",
+        "format": _FORMAT,
         "weights": weights.name,
         "sha256": hashlib.sha256(blob).hexdigest(),
         **checkpoint.identity,
@@ -153,12 +154,15 @@ def load_checkpoint(
             _load_optimizer(optimizer, _strip(tensors, _OPTIMIZER))
         return replace(identity, history=tuple(EpochRecord(**record) for record in values["history"]))
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{index} does not fit its network: {error}; {way_out}") from None
+        reason = " ".join(str(error).split("\n")[:2])  # torch lists every tensor
+        raise InputError(f"{index} does not fit its network: {reason}; {way_out}") from None
 
 
 def _read_index(index: Path, way_out: str) -> tuple[dict[str, Any], bytes]:
     try:
         values = json.loads(index.read_bytes())
+        if values["format"] != _FORMAT:
+            raise ValueError(f"format must be {_FORMAT}, got {values['format']!r}")
         name, digest = values["weights"], values["sha256"]
         if Path(name).name != name:
             raise ValueError(f"weights must be a file name, got {name!r}")

@@ -5,6 +5,7 @@ How a set is split depends on the set alone, never on the seed of a run, so scor
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -60,6 +61,16 @@ class ImageData:
     def input_shape(self) -> tuple[int, int, int]:
         """Image size in pixels, channels, and number of classes."""
         return self.train.images.shape[2], self.train.images.shape[1], len(self.classes)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all images and labels, split by split: equal for equal data only."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.validation, self.test):
+            digest.update(repr(split.images.shape).encode())
+            digest.update(np.ascontiguousarray(split.images).data)
+            digest.update(np.ascontiguousarray(split.labels).data)
+        return digest.hexdigest()
 
     @property
     def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -129,7 +140,9 @@ def _checked_test(name: str, train: Split, test: Split, num_classes: int) -> Spl
             f"test images must have the training images' shape {train.images.shape[1:]}, got {test.images.shape[1:]}"
         )
     if not len(test) or test.labels.max() >= num_classes:
-        raise InputError(f"{name} needs test images with labels from 0 to {num_classes - 1}, got {set(test.labels)}")
+        raise InputError(
+            f"{name} needs test images with labels from 0 to {num_classes - 1}, got {np.unique(test.labels).tolist()}"
+        )
     order = np.random.default_rng(_SPLIT_SEED).permutation(len(test))
     return Split(test.images[order], test.labels[order])
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pooch
-from requests.exceptions import RequestException
 
 from spaces import InputError
 
@@ -84,7 +83,7 @@ def _download(name: str, source: Source) -> list[Path]:
         with tarfile.open(fetched[0]) as archive:
             archive.extractall(cache, filter="data")
         return [next(cache.rglob(file)) for file in source.files]
-    except (RequestException, OSError, ValueError, EOFError, zlib.error, tarfile.TarError, StopIteration) as error:
+    except (OSError, ValueError, EOFError, zlib.error, tarfile.TarError, StopIteration) as error:
         raise InputError(
             f"{name} could not be downloaded ({type(error).__name__}); put its files {list(source.files)} into a "
             f"folder and name that folder with --data-dir or {DATA_VARIABLE}"

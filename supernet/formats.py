@@ -48,7 +48,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
             f"{path} must hold {max(start, expected)} bytes by its header, got {len(data)}; it is truncated or "
             "damaged: fetch it again"
         )
-    return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape).copy()
+    return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape)
 
 
 def read_idx_pair(images: Path, labels: Path) -> tuple[Images, Labels]:
@@ -73,7 +73,7 @@ def read_cifar(path: Path, label_bytes: int) -> tuple[Images, Labels]:
         InputError: If the file is missing or does not hold whole records.
     """
     try:
-        data = np.frombuffer(path.read_bytes(), dtype=np.uint8).copy()  # writable
+        data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
     except FileNotFoundError:
         raise InputError(f"data file {path} is missing") from None
     record = label_bytes + _CIFAR_PIXELS

@@ -126,7 +126,7 @@ class Spikformer(nn.Module):
         return logits
 
     def check_fit(self, run: Architecture) -> None:
-        """Raise InputError if an architecture is wider or deeper than this network."""
+        """Raise InputError if an architecture is wider or deeper than this network, or cannot be cut into heads."""
         if run is self.architecture:
             return
         own = self.architecture
@@ -144,6 +144,8 @@ class Spikformer(nn.Module):
                 f"an architecture must fit into the network that runs it: embed_dim <= {own.embed_dim}, depth "
                 f"<= {own.depth}, hidden widths <= {hidden}; got {run.to_dict()}"
             )
+        if run.embed_dim % 8 or any(run.embed_dim % layer.num_heads for layer in run.layers):
+            raise InputError(f"embed_dim must be a multiple of 8 and of every num_heads, got {run.to_dict()}")
 
 
 def build_supernet(space: SearchSpace, seed: int) -> Spikformer:
@@ -154,5 +156,5 @@ def build_supernet(space: SearchSpace, seed: int) -> Spikformer:
         seed: Seed of the initial weights; the global random state stays as it is.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return Spikformer(space.skeleton, space.largest())

@@ -115,7 +115,7 @@ class _EpochTrainer:
         seen, began = 0, time.perf_counter()
         self.model.train()
         with torch.random.fork_rng(devices=[]):  # kornia draws from the global generator
-            torch.manual_seed(int(rng.integers(2**63)))
+            torch.default_generator.manual_seed(int(rng.integers(2**63)))
             for step, start in enumerate(starts):
                 self._set_learning_rate(settings.learning_rate_at(epoch + step / len(starts)))
                 chosen = np.sort(order[start : start + settings.batch_size])

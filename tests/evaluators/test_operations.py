@@ -1,0 +1,374 @@
+"""Counts of operations, against loops over every spike and synapse and against all-ones layers."""
+
+from itertools import product
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from evaluators import counting, dense_operations
+from spaces import Architecture, Layer, Skeleton
+from supernet.calibrate import calibrate
+from supernet.extract import extract
+from supernet.layers import EntangledConv2d, EntangledLinear
+from supernet.neurons import NEURONS
+from supernet.neurons.lif import IF, LIF, PLIF
+from supernet.spikformer import SpikeProduct, Spikformer
+
+CIFAR = Skeleton(image_size=32, in_channels=3, num_classes=10)
+
+
+class Holder(nn.Module):
+    """Runs one layer where a Spikformer would run all of its own; names mean nothing."""
+
+    def __init__(self, layer):
+        super().__init__()
+        stage, position = nn.Module(), nn.Module()
+        stage.conv, position.neuron = EntangledConv2d(1, 1, 1), LIF()
+        self.stem = nn.Module()
+        self.stem.stages, self.stem.position = nn.ModuleList([stage]), position
+        self.head = EntangledLinear(1, 1)
+        self.anything = layer
+
+    def forward(self, *inputs, **options):
+        return self.anything(*inputs, **options)
+
+
+def count(layer, *inputs, **options):
+    holder = Holder(layer)
+    with torch.no_grad(), counting(holder) as counts:
+        holder(*inputs, **options)
+    return counts.layers["anything"]
+
+
+def integers(*shape, seed=0, high=3):
+    return torch.randint(0, high + 1, shape, generator=torch.Generator().manual_seed(seed)).float()
+
+
+def synapses_of_convolution(x, out_channels, kernel, stride, padding):
+    """Follow each arriving integer along each of its synapses, and count; also count all synapses."""
+    height, width = x.shape[2:]
+    rows = (height + 2 * padding[0] - kernel[0]) // stride[0] + 1
+    columns = (width + 2 * padding[1] - kernel[1]) // stride[1] + 1
+    arrived = 0
+    for image, channel, y, x_ in product(*map(range, x.shape)):
+        value = int(x[image, channel, y, x_])
+        for row, column in product(range(rows), range(columns)):
+            k_y, k_x = y - (row * stride[0] - padding[0]), x_ - (column * stride[1] - padding[1])
+            if 0 <= k_y < kernel[0] and 0 <= k_x < kernel[1]:
+                arrived += value * out_channels
+    dense = x.shape[0] * rows * columns * out_channels * x.shape[1] * kernel[0] * kernel[1]
+    return arrived, dense
+
+
+CONVOLUTIONS = {
+    "as in the stem": ((3, 3), (1, 1), (1, 1), (5, 7)),
+    "even kernel": ((2, 4), (1, 1), (0, 1), (5, 6)),
+    "stride 2 on odd sizes": ((3, 3), (2, 2), (1, 1), (5, 7)),
+    "stride beyond the kernel": ((1, 2), (3, 3), (0, 0), (7, 5)),
+    "wide padding": ((3, 2), (2, 1), (2, 1), (4, 3)),
+    "single pixel": ((3, 3), (1, 1), (1, 1), (1, 1)),
+}
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding", "size"), CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+def test_convolution_counts_each_value_at_each_of_its_synapses(kernel, stride, padding, size):
+    conv = EntangledConv2d(2, 3, kernel, stride=stride, padding=padding)
+    x = integers(2, 2, *size)
+    row = count(conv, x)
+    assert (row.accumulates, row.macs) == synapses_of_convolution(x, 3, kernel, stride, padding)
+    assert (row.kind, row.analog) == ("convolution", False)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    size=st.tuples(st.integers(3, 7), st.integers(3, 7)),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    seed=st.integers(0, 99),
+)
+def test_any_convolution_counts_what_all_ones_weights_would_add_up(size, kernel, stride, padding, seed):
+    conv = EntangledConv2d(2, 4, kernel, stride=stride, padding=padding)
+    x = integers(3, 2, *size, seed=seed, high=2)
+    ones = F.conv2d(x, torch.ones_like(conv.weight), None, stride, padding)
+    assert count(conv, x).accumulates == ones.sum()
+
+
+def test_border_pixels_reach_fewer_outputs():
+    conv = EntangledConv2d(1, 1, 3, padding=1)
+    reached = []
+    for y, x in product(range(4), range(4)):
+        spike = torch.zeros(1, 1, 4, 4)
+        spike[0, 0, y, x] = 1
+        reached.append(count(conv, spike).accumulates)
+    assert reached == [4, 6, 6, 4, 6, 9, 9, 6, 6, 9, 9, 6, 4, 6, 6, 4]
+
+
+def test_linear_counts_each_value_at_each_output():
+    linear = EntangledLinear(5, 7)
+    x = integers(2, 3, 4, 5)
+    arrived = sum(int(x[index]) * 7 for index in product(*map(range, x.shape)))
+    row = count(linear, x)
+    assert (row.kind, row.accumulates, row.macs) == ("linear", arrived, 2 * 3 * 4 * 5 * 7)
+
+
+def test_product_of_spikes_counts_coincidences():
+    q, k = integers(2, 3, 5, 4, high=1), integers(2, 3, 4, 6, seed=1, high=1)
+    coincidences = sum(
+        bool(q[*batch, i, d]) and bool(k[*batch, d, j])
+        for *batch, i, j, d in product(range(2), range(3), range(5), range(6), range(4))
+    )
+    row = count(SpikeProduct(), q, k)
+    assert (row.kind, row.accumulates, row.macs) == ("product", coincidences, 2 * 3 * 5 * 6 * 4)
+
+
+def test_product_with_integers_counts_the_integer_where_it_meets_a_spike():
+    scores, v = integers(2, 3, 3, high=5), integers(2, 3, 4, seed=1, high=1)
+    met = sum(
+        int(scores[b, i, d]) * int(v[b, d, j]) for b, i, j, d in product(range(2), range(3), range(4), range(3))
+    )
+    assert count(SpikeProduct(), scores, v).accumulates == met
+
+
+@pytest.mark.parametrize(
+    "layer", [EntangledConv2d(2, 3, 3, padding=1), EntangledLinear(6, 5)], ids=["conv", "linear"]
+)
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 999), factor=st.integers(0, 4))
+def test_more_spikes_never_cost_less_and_k_fold_values_cost_k_fold(layer, seed, factor):
+    few = integers(2, 2, 5, 6, seed=seed, high=1)
+    more = torch.maximum(few, integers(2, 2, 5, 6, seed=seed + 1, high=1))
+    cost = count(layer, few).accumulates
+    assert count(layer, more).accumulates >= cost
+    assert count(layer, factor * few).accumulates == factor * cost
+
+
+@pytest.mark.parametrize(
+    "layer", [EntangledConv2d(2, 3, 3, padding=1), EntangledLinear(6, 5)], ids=["conv", "linear"]
+)
+def test_silence_costs_nothing(layer):
+    assert count(layer, torch.zeros(2, 2, 5, 6)).accumulates == 0
+
+
+def test_narrow_calls_count_the_width_in_use():
+    conv, linear = EntangledConv2d(4, 8, 3, padding=1), EntangledLinear(6, 9)
+    x, tokens = integers(2, 2, 5, 5), integers(2, 3, 4)
+    narrow = count(conv, x, out_channels=3)
+    own = count(EntangledConv2d(2, 3, 3, padding=1), x)
+    assert (narrow.macs, narrow.accumulates) == (own.macs, own.accumulates)
+    narrow = count(linear, tokens, out_features=5)
+    assert (narrow.macs, narrow.accumulates) == (2 * 3 * 4 * 5, tokens.sum() * 5)
+
+
+def test_layers_of_one_pass_add_up_over_calls_and_images():
+    holder, x = Holder(EntangledLinear(4, 3)), integers(2, 5, 4)
+    with counting(holder) as counts:
+        holder(x)
+        holder(x[:1])
+    both = x.sum() * 3 + x[:1].sum() * 3
+    assert (counts.images, counts.layers["anything"].accumulates) == (3, both)
+    assert counts.accumulates_per_image == pytest.approx(float(both) / 3)
+
+
+# Whole networks
+
+
+def recorded(network, x):
+    """Return inputs by module name, and the sum of all outputs of neurons, from hooks of our own."""
+    inputs, spikes = {}, []
+    handles = []
+
+    def keep(module, args, _):
+        inputs[names[module]] = (module, args)
+
+    names = {module: name for name, module in network.named_modules()}
+    for module in names:
+        if isinstance(module, EntangledConv2d | EntangledLinear | SpikeProduct):
+            handles.append(module.register_forward_hook(keep))
+        if isinstance(module, LIF | PLIF | IF):
+            handles.append(module.register_forward_hook(lambda _, __, output: spikes.append(output.sum().item())))
+    with torch.no_grad():
+        network(x)
+    for handle in handles:
+        handle.remove()
+    return inputs, sum(spikes)
+
+
+def accumulates_by_ones(module, args):
+    """Return what a layer with all weights 1 and no bias adds up."""
+    x = args[0]
+    if isinstance(module, EntangledConv2d):
+        return F.conv2d(x, torch.ones_like(module.weight), None, module.stride, module.padding).sum().item()
+    if isinstance(module, EntangledLinear):
+        return x.double().sum().item() * module.out_features
+    return (args[0].double() @ args[1].double()).sum().item()
+
+
+@pytest.mark.parametrize("soft_reset", [False, True], ids=["hard", "soft"])
+@pytest.mark.parametrize("neuron", NEURONS)
+def test_whole_network_agrees_with_layers_of_ones_and_spikes_with_own_hooks(
+    neuron, soft_reset, make_space, make_supernet
+):
+    space = make_space(neuron=neuron, soft_reset=soft_reset)
+    network = make_supernet(space)
+    x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    inputs, spikes = recorded(network, x)
+    with torch.no_grad(), counting(network) as counts:
+        network(x)
+    assert spikes > 100
+    assert counts.spikes == spikes
+    assert counts.spikes_per_image == spikes / 3
+    assert list(counts.layers) == [name for name, module in network.named_modules() if name in inputs]
+    analog = {"stem.stages.0.conv", "head"}
+    assert {name for name, row in counts.layers.items() if row.analog} == analog
+    for name, row in counts.layers.items():
+        expected = 0.0 if name in analog else accumulates_by_ones(*inputs[name])
+        assert row.accumulates == expected, name
+    assert sum(row.accumulates for row in counts.layers.values()) > 1000
+
+
+def test_block_inputs_are_integers_and_counted_by_value(space, make_supernet):
+    network = make_supernet(space)
+    x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    inputs, _ = recorded(network, x)
+    tokens = inputs["blocks.1.attention.q.linear"][1][0]
+    assert tokens.max() >= 2
+    assert torch.equal(tokens, tokens.round())
+    with torch.no_grad(), counting(network) as counts:
+        network(x)
+    width = network.architecture.embed_dim
+    assert counts.layers["blocks.1.attention.q.linear"].accumulates == tokens.sum() * width
+    assert tokens.sum() > (tokens > 0).sum()
+
+
+def test_a_slice_and_its_copy_do_the_same_operations(space, supernet):
+    x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    for architecture in (space.smallest(), next(space.neighbours(space.largest()))):
+        subnet = extract(supernet, architecture)
+        with torch.no_grad(), counting(supernet) as of_slice:
+            supernet(x, architecture)
+        with torch.no_grad(), counting(subnet) as of_copy:
+            subnet(x)
+        assert of_slice.spikes == of_copy.spikes
+        for name, row in of_copy.layers.items():
+            assert of_slice.layers[name] == row, name
+        unused = set(of_slice.layers) - set(of_copy.layers)
+        assert all(of_slice.layers[name].macs == 0 for name in unused)
+
+
+def test_dense_operations_of_the_public_spikformer():
+    layers = tuple(Layer(4.0, 12, 1.0, 2.0) for _ in range(4))
+    counts = dense_operations(CIFAR, Architecture(384, 1, layers))
+
+    def millions(kind, *, head=False):
+        rows = [row for name, row in counts.layers.items() if row.kind == kind and (name == "head") == head]
+        return [row.macs / 1e6 for row in rows]
+
+    stem = millions("convolution")
+    assert stem == pytest.approx([1.33, 42.47, 169.87, 169.87, 84.93], abs=0.005)
+    assert sum(stem) == pytest.approx(468.5, abs=0.05)
+    assert sum(millions("linear")) == pytest.approx(453.0, abs=0.05)
+    assert sum(millions("product")) == pytest.approx(12.6, abs=0.05)
+    assert millions("linear", head=True) == [384 * 10 / 1e6]
+
+
+@pytest.mark.parametrize("timesteps", [1, 2, 6])
+def test_first_convolution_and_head_run_once_however_many_timesteps(timesteps):
+    layers = (Layer(4.0, 12, 1.0, 2.0),)
+    one = dense_operations(CIFAR, Architecture(384, 1, layers)).layers
+    many = dense_operations(CIFAR, Architecture(384, timesteps, layers)).layers
+    for name, row in many.items():
+        times = 1 if name in ("stem.stages.0.conv", "head") else timesteps
+        assert row.macs == times * one[name].macs, name
+
+
+def test_running_a_network_confirms_its_dense_operations(space, make_supernet):
+    network = make_supernet(space)
+    with torch.no_grad(), counting(network) as counts:
+        network(torch.zeros(5, 1, 8, 8))
+    dense = dense_operations(space.skeleton, space.largest())
+    assert counts.macs_per_image == dense.macs_per_image
+    assert counts.analog_macs_per_image == dense.analog_macs_per_image
+    assert dense.analog_macs_per_image == 8 * 8 * 9 * (32 // 8) + 32 * 3
+    assert (dense.spikes, dense.accumulates_per_image) == (0, 0)
+
+
+def test_calibration_and_more_images_leave_per_image_counts_of_one_image_alone(space, make_supernet):
+    network = make_supernet(space)
+    x = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    calibrate(network, [torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(4))])
+    with torch.no_grad(), counting(network) as once:
+        network(x)
+    with torch.no_grad(), counting(network) as thrice:
+        network(x.expand(3, -1, -1, -1).contiguous())
+    assert thrice.accumulates_per_image == once.accumulates_per_image > 0
+    assert thrice.spikes_per_image == once.spikes_per_image > 0
+
+
+# The network is left as it was
+
+
+def hooks(network):
+    return [
+        (name, list(module._forward_hooks.values()), list(module._forward_pre_hooks.values()))
+        for name, module in network.named_modules()
+        if module._forward_hooks or module._forward_pre_hooks
+    ]
+
+
+def test_hooks_are_gone_after_counting(supernet):
+    with counting(supernet):
+        assert hooks(supernet)
+    assert hooks(supernet) == []
+
+
+def test_hooks_are_gone_after_a_forward_that_raised(supernet):
+    with pytest.raises(RuntimeError), counting(supernet):
+        supernet(torch.zeros(1, 2, 8, 8))
+    assert hooks(supernet) == []
+
+
+def test_hooks_of_others_stay(supernet):
+    def own_hook(*_):
+        return None
+
+    supernet.head.register_forward_hook(own_hook)
+    with counting(supernet):
+        pass
+    assert hooks(supernet) == [("head", [own_hook], [])]
+
+
+def test_counts_stand_still_after_the_block(supernet):
+    x = torch.ones(2, 1, 8, 8)
+    with torch.no_grad(), counting(supernet) as counts:
+        supernet(x)
+    before = repr(counts)
+    with torch.no_grad():
+        supernet(x)
+    assert repr(counts) == before
+
+
+def test_counting_changes_neither_output_nor_weights(supernet):
+    x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    state = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
+    with torch.no_grad():
+        plain = supernet(x)
+        with counting(supernet):
+            counted = supernet(x)
+    assert torch.equal(plain, counted)
+    assert all(torch.equal(state[name], tensor) for name, tensor in supernet.state_dict().items())
+
+
+def test_counts_of_two_networks_counted_together_keep_apart(space, make_supernet):
+    one, other = make_supernet(space, 0), make_supernet(space, 1)
+    x = torch.ones(2, 1, 8, 8)
+    with torch.no_grad(), counting(one) as first, counting(other) as second:
+        one(x)
+    assert first.images == 2
+    assert second.images == 0
+    assert isinstance(one, Spikformer)
+    assert all(row.macs == 0 for row in second.layers.values())

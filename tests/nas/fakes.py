@@ -1,0 +1,144 @@
+"""Stand-ins for the expensive parts of a run, through their protocols, and the tiny recipe of all tests here."""
+
+from collections import Counter
+
+import numpy as np
+
+from nas.algorithms import build_algorithm
+from nas.problem import ArchitectureProblem
+from nas.scoring import Evaluation
+
+OBJECTIVES = {"accuracy": "max", "energy_mj": "min"}
+
+SPACE = """
+name = "tiny"
+
+[skeleton]
+image_size = 8
+in_channels = 1
+num_classes = 10
+stem_pools = [1, 3]
+
+[genes]
+embed_dim = [8, 16]
+timesteps = [1, 2]
+depth = [1, 2]
+mlp_ratio = [1.0]
+num_heads = [1, 2]
+v_threshold = [0.8, 1.0]
+tau = [1.5, 2.0]
+"""
+"""4 · (8 + 64) = 288 architectures."""
+
+RECIPE = """
+name = "tiny"
+seed = 3
+space = "space.toml"
+
+[data]
+name = "digits"
+train_images = 200
+
+[training]
+epochs = 2
+batch_size = 64
+learning_rate = 3e-3
+warmup_epochs = 1
+mixup = 0.0
+
+[scoring]
+calibration_images = 32
+validation_images = 60
+batch_size = 64
+
+[search]
+population = 6
+evaluations = 16
+
+[workers]
+pool = "local"
+"""
+
+
+def write_recipe(folder, *changes, space=SPACE, name="tiny.toml"):
+    """Write the tiny recipe with some texts replaced, and its space, into a folder; return the recipe's path."""
+    text = RECIPE
+    for old, new in changes:
+        assert text.count(old) == 1, f"{old!r} must stand once in the recipe"
+        text = text.replace(old, new)
+    (folder / "space.toml").write_text(space)
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def toy_metrics(architecture):
+    """Return a trade-off between accuracy and energy that thresholds and time constants only spoil or not."""
+    layers = architecture.layers
+    spoilt = sum(abs(layer.v_threshold - 1.2) + abs(layer.tau - 2.0) / 2 for layer in layers) / len(layers)
+    size = architecture.embed_dim * architecture.timesteps * sum(1 + layer.mlp_ratio for layer in layers)
+    return {"accuracy": size / (size + 2000) * float(np.exp(-spoilt)), "energy_mj": size * 1e-5}
+
+
+def fails(architecture):
+    """Say of about half of all architectures that they fail, without regard to their metrics."""
+    return int(architecture.key, 16) % 2 == 0
+
+
+def evaluation(architecture):
+    return Evaluation(architecture, toy_metrics(architecture), 0.5)
+
+
+def half_failing(architecture):
+    if fails(architecture):
+        return Evaluation(architecture, {}, 0.25, "RuntimeError: even key")
+    return evaluation(architecture)
+
+
+class FakePool:
+    """A pool that answers from a function and remembers what it was asked.
+
+    Args:
+        answer: Maps an architecture to its evaluation.
+        shuffle: Generator that results come out of order by; in order without one.
+        dies_after: Results after which the driver is killed.
+    """
+
+    def __init__(self, answer=evaluation, shuffle=None, dies_after=None):
+        self.answer, self.shuffle, self.dies_after = answer, shuffle, dies_after
+        self.submitted, self.waiting, self.collected = [], [], 0
+
+    def submit(self, architecture, split="validation"):
+        self.submitted.append((architecture, split))
+        self.waiting.append(architecture)
+
+    def collect(self):
+        if self.collected == self.dies_after:
+            raise KeyboardInterrupt
+        self.collected += 1
+        index = 0 if self.shuffle is None else int(self.shuffle.integers(len(self.waiting)))
+        return self.answer(self.waiting.pop(index))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.waiting.clear()
+
+    @property
+    def counts(self):
+        return Counter(architecture for architecture, _ in self.submitted)
+
+
+def proposals(name, space, budget, population=10, seed=0, answer=evaluation):
+    """Return the generations that an algorithm proposes, as architectures, and the algorithm."""
+    problem = ArchitectureProblem(space, OBJECTIVES)
+    algorithm = build_algorithm(name, problem, population, seed)
+    generations = []
+    while sum(map(len, generations)) < budget:
+        asked = algorithm.ask()
+        if asked is None or len(asked) == 0:
+            break
+        generations.append([space.decode(x) for x in asked.get("X")])
+        results = [answer(architecture) for architecture in generations[-1]]
+        algorithm.tell(infills=problem.fill(asked, [None if r.failure else r.metrics for r in results]))
+    return generations, algorithm

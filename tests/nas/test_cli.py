@@ -1,0 +1,452 @@
+"""The command ``nas``: what it prints, and that wrong input is one line on standard error and exit code 2."""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from fakes import SPACE, write_recipe
+
+import nas
+from nas.profile import profile_space
+from spaces import load_space
+
+NAS = Path(sys.executable).with_name("nas")
+
+
+def read_csv(text):
+    return pd.read_csv(io.StringIO(text))
+
+
+# Output
+
+
+def test_profile_prints_json_csv_and_a_table_of_the_same_numbers(command, recipe):
+    path = recipe.parent / "space.toml"
+    frame = profile_space(load_space(path), 7)
+    code, out, err = command("profile", path, "--samples", 7, "-f", "json")
+    assert (code, err) == (0, "")
+    pd.testing.assert_frame_equal(pd.DataFrame(json.loads(out)), frame, check_dtype=False, check_exact=True)
+    code, out, err = command("profile", path, "--samples", 7, "--format", "csv")
+    assert (code, err) == (0, "")
+    pd.testing.assert_frame_equal(read_csv(out), frame, check_dtype=False, check_exact=True)
+    code, out, err = command("profile", path, "--samples", 7)
+    assert (code, err) == (0, "")
+    assert "tiny: 288 architectures (288)" in out
+    assert re.search(r"embed_dim +8, 16\n", out)
+    for row in frame.itertuples():
+        assert re.search(rf"{row.architecture} .* {row.parameters} .* {row.macs} ", out)
+    assert "median: each column by itself, over 7 random architectures" in out
+
+
+def test_profile_takes_another_input(command):
+    changes = ["--image-size", 16, "--channels", 3, "--classes", 5, "--samples", 3]
+    code, out, _ = command("profile", "digits", *changes, "-f", "json")
+    other = profile_space(load_space("digits").with_input(16, 3, 5), 3)
+    assert code == 0
+    assert [row["macs"] for row in json.loads(out)] == other["macs"].tolist()
+    assert other["macs"][0] > profile_space(load_space("digits"), 3)["macs"][0]
+
+
+def test_train_says_what_it_did_and_goes_on_or_refuses(command, recipe, tmp_path, snapshot):
+    code, out, err = command("train", recipe, "--out", tmp_path / "run")
+    assert code == 0
+    assert re.fullmatch(
+        rf"{tmp_path}/run: 2 epochs in \d+ s, loss \d\.\d{{4}}, training accuracy 0\.\d{{4}}",
+        "".join(out.split("\n")),
+    )
+    assert err.splitlines()[-1].startswith("training: epoch 2.0/2")
+    weights = (tmp_path / "run" / "supernet-00002.safetensors").read_bytes()
+    code, again, err = command("train", recipe, "--out", tmp_path / "run", "--resume")
+    assert (code, again, err) == (0, out, ""), "nothing is left to train"
+    before = snapshot(tmp_path / "run")
+    code, out, err = command("train", recipe, "--out", tmp_path / "run", "--no-resume")
+    assert (code, out) == (2, "")
+    assert re.fullmatch(
+        r"error: .*run already has a checkpoint, and it is never overwritten; choose another --out\n", err
+    )
+    assert snapshot(tmp_path / "run") == before
+    assert (tmp_path / "run" / "supernet-00002.safetensors").read_bytes() == weights
+    code, out, _ = command("train", recipe, "--out", tmp_path / "other", "--no-resume")
+    assert code == 0
+    assert (tmp_path / "other" / "supernet-00002.safetensors").read_bytes() == weights
+
+
+def test_search_replays_a_finished_run_and_prints_its_front(command, copied, recipe, finished):
+    front = finished.front()
+    code, out, err = command("search", recipe, "--out", copied)
+    assert code == 0
+    assert [line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")] == front["key"].tolist()
+    last = f"hypervolume {finished.hypervolume():.4f}, random search {finished.hypervolume('random'):.4f}"
+    assert last in out.splitlines()
+    assert out.splitlines()[-1] == f"report: {copied}/report.html"
+    assert "search: 16/16" in err
+    assert "random: 16/16" in err
+
+
+@pytest.mark.parametrize("form", ["json", "csv"])
+def test_search_prints_nothing_but_the_data_that_was_asked_for(form, command, copied, recipe, finished):
+    code, out, _ = command("search", recipe, "--out", copied, "-f", form)
+    assert code == 0
+    frame = pd.DataFrame(json.loads(out)) if form == "json" else read_csv(out)
+    assert frame["key"].tolist() == finished.front()["key"].tolist()
+
+
+def test_options_of_search_replace_keys_of_the_recipe(command, copied, recipe):
+    code, _, _ = command("search", recipe, "--out", copied, "--evaluations", 17, "--pool", "local", "--workers", 5)
+    assert code == 0
+    run = nas.Run(copied)
+    assert len(run.evaluations()) == 17
+    assert (run.config.search.evaluations, run.config.workers.count) == (17, 5)
+
+
+@pytest.mark.parametrize("form", ["json", "csv"])
+def test_front_prints_all_columns_with_all_their_digits(form, command, finished):
+    code, out, err = command("front", finished.folder, "-f", form)
+    assert (code, err) == (0, "")
+    front = finished.front()
+    frame = pd.DataFrame(json.loads(out)) if form == "json" else read_csv(out)
+    assert frame.columns.tolist() == front.columns.tolist()
+    assert frame["failure"].isna().all()
+    pd.testing.assert_frame_equal(
+        frame.drop(columns="failure"), front.drop(columns="failure"), check_dtype=False, check_exact=True
+    )
+
+
+def test_front_prints_a_table_that_fits_a_screen(command, finished):
+    code, out, err = command("front", finished.folder)
+    assert (code, err) == (0, "")
+    for row in finished.front().itertuples():
+        assert re.search(
+            rf"│ {row.key} │ +{row.accuracy:.5g} │ +{row.energy_mj:.5g} │ +{row.test_accuracy:.5g} ", out
+        )
+    assert max(map(len, out.splitlines())) <= 200
+
+
+def test_front_of_a_run_that_was_only_trained_is_empty(command, copied):
+    for name in ("study.db", "front.csv", "report.html"):
+        (copied / name).unlink()
+    assert command("front", copied, "-f", "json") == (0, "[]\n", "")
+    code, out, _ = command("front", copied)
+    assert (code, "accuracy" in out) == (0, True)
+    assert not (copied / "study.db").exists(), "looking at a run creates nothing"
+
+
+def test_report_is_written_anew(command, copied):
+    (copied / "report.html").unlink()
+    assert command("report", copied) == (0, f"{copied}/report.html\n", "")
+    assert (copied / "report.html").stat().st_size > 1_000_000
+
+
+def test_runs_go_to_a_folder_of_their_name_by_default(command, recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = command("train", recipe)
+    assert code == 0
+    assert out.startswith("runs/tiny: 2 epochs")
+    assert (tmp_path / "runs" / "tiny" / "supernet.json").exists()
+    code, _, err = command("train", recipe, "--no-resume")
+    assert code == 2
+    assert err.startswith("error: runs/tiny already has a checkpoint")
+
+
+def test_the_version_and_the_commands_are_printed(command):
+    code, out, _ = command("--version")
+    assert code == 0
+    assert re.fullmatch(r"spikefront \d+\.\d+\.\d+\n", out)
+    code, out, _ = command("--help")
+    assert code == 0
+    for name in ("profile", "train", "search", "front", "report"):
+        assert re.search(rf"\b{name}\b", out)
+
+
+# Wrong input
+
+
+def refused(result):
+    code, out, err = result
+    assert code == 2, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1, "one line"
+    assert err.endswith("\n")
+    return err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ("[search]", "[search]\npopulatoin = 5", "unknown key search.populatoin; known keys here are"),
+        ("seed = 3", "sede = 3", "unknown key sede; known keys here are"),
+        ("evaluations = 16", "evaluations = 0", "search.evaluations should be greater than or equal to 1, got 0"),
+        ("epochs = 2", 'epochs = "2"', "training.epochs should be a valid integer, got '2'"),
+        (
+            "warmup_epochs = 1",
+            "warmup_epochs = 5",
+            "training.warmup_epochs must be 0 or more and below epochs 2",
+        ),
+        ("seed = 3", 'seed = 3\nmetrics = ["accuracy", "speed"]', "evaluator must be one of"),
+        ("seed = 3", 'seed = 3\nmetrics = ["accuracy", "energy_mj", "nothing.here:Own"]', "cannot be imported"),
+        ("seed = 3", 'seed = 3\nmetrics = ["accuracy", "energy_mj", "math:pi"]', "math:pi"),
+        ("[data]", '[options.f_aeb]\nform = "sum"\n[data]', "options belong to evaluators in use"),
+        (
+            "[data]",
+            'metrics = ["accuracy", "energy_mj", "f_aeb"]\n[options.f_aeb]\nexponent = "high"\n[data]',
+            "exponent",
+        ),
+        ('pool = "local"', 'pool = "slurm"', "workers.pool should be 'local' or 'ray', got 'slurm'"),
+        ("epochs = 2", 'epochs = 2\naugment = ["sparkle"]', "augment must list some of"),
+        ("space.toml", "mars.toml", "no space file at"),
+        ("space.toml", "mars", "a space is one of"),
+        ('"digits"', '"mars"', "data must be one of"),
+        ("seed = 3", "seed = ", "must be a TOML file"),
+    ],
+    ids=lambda text: text[:40],
+)
+@pytest.mark.parametrize("verb", ["search", "train"])
+def test_a_wrong_recipe_is_refused(verb, old, new, text, command, tmp_path):
+    path = write_recipe(tmp_path, (old, new))
+    assert text in refused(command(verb, path, "--out", tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ("num_heads = [1, 2]", "num_heads = [1, 3]", "embed_dim must be divisible by every num_heads choice"),
+        ("mlp_ratio = [1.0]", "mlp_ratio = [1.01]", "embed_dim times mlp_ratio must be a whole number"),
+        ("embed_dim = [8, 16]", "embed_dim = [12]", "choices of embed_dim must be positive multiples of 8"),
+        ("depth = [1, 2]", "depth = []", "depth must be a non-empty list"),
+        ("tau = [1.5, 2.0]", "tau = [1.0]", "choices of tau must be numbers above 1"),
+        ("tau = [1.5, 2.0]", "taus = [2.0]", r"missing ['tau'], unknown ['taus']"),
+        ("stem_pools = [1, 3]", 'stem_pools = [1, 3]\nneuron = "hh"', "neuron must be one of"),
+        ("stem_pools = [1, 3]", "stem_pools = [4]", "stem_pools must list different stages"),
+        ("[genes]", "[genes", "must be a TOML file"),
+    ],
+    ids=lambda text: text[:40],
+)
+def test_a_space_that_no_architecture_satisfies_is_refused(old, new, text, command, tmp_path):
+    path = write_recipe(tmp_path, space=SPACE.replace(old, new))
+    assert SPACE.count(old) == 1
+    assert text in refused(command("search", path, "--out", tmp_path / "run"))
+    assert text in refused(command("profile", tmp_path / "space.toml"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_recipe_or_space_is_refused(command, tmp_path):
+    assert "no recipe at" in refused(command("search", tmp_path / "none.toml"))
+    assert "a recipe is one of" in refused(command("train", "mars"))
+    assert "no space file at" in refused(command("profile", tmp_path / "none.toml"))
+    assert "a space is one of" in refused(command("profile", "mars"))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--evaluations", "0"], "search.evaluations should be greater than or equal to 1, got 0"),
+        (["--seed", "-1"], "seed should be greater than or equal to 0, got -1"),
+        (["--pool", "slurm"], "workers.pool should be 'local' or 'ray', got 'slurm'"),
+        (["--workers", "0"], "workers.count should be greater than or equal to 1, got 0"),
+        (["--data-dir", "/nowhere/at/all"], "the data folder must exist, got /nowhere/at/all"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_wrong_options_are_refused(options, text, command, recipe, copied, snapshot):
+    before = snapshot(copied)
+    assert text in refused(command("search", recipe, "--out", copied, *options))
+    assert snapshot(copied) == before
+
+
+@pytest.mark.parametrize("option", ["--image-size", "--channels", "--classes"])
+def test_profile_refuses_an_input_of_nothing(option, command):
+    assert "must be a positive integer, got 0" in refused(command("profile", "digits", option, 0))
+
+
+def idx(array):
+    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        ("missing", r"mnist needs the files .*; some are missing"),
+        ("truncated", r"it is truncated or damaged: fetch it again"),
+        ("half a gzip", r"must be a complete gzip file"),
+        ("no idx", r"must be an IDX file of unsigned bytes"),
+    ],
+)
+def test_missing_or_truncated_data_is_refused(how, text, command, tmp_path):
+    rng = np.random.default_rng(0)
+    for prefix, count in (("train", 200), ("t10k", 50)):
+        images = idx(rng.integers(0, 256, (count, 8, 8)).astype(np.uint8))
+        labels = idx((np.arange(count) % 10).astype(np.uint8))
+        (tmp_path / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(images))
+        (tmp_path / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
+    path = write_recipe(tmp_path, ('"digits"\ntrain_images = 200', '"mnist"'))
+    assert command("train", path, "--out", tmp_path / "whole", "--data-dir", tmp_path)[0] == 0
+    victim = tmp_path / "train-images-idx3-ubyte.gz"
+    whole = victim.read_bytes()
+    if how == "missing":
+        victim.unlink()
+    else:
+        plain = gzip.decompress(whole)
+        damaged = {
+            "truncated": gzip.compress(plain[:5000]),
+            "half a gzip": whole[:2000],
+            "no idx": gzip.compress(b"PNG"),
+        }
+        victim.write_bytes(damaged[how])
+    err = refused(command("train", path, "--out", tmp_path / "run", "--data-dir", tmp_path))
+    assert re.search(text, err)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def other_space(tmp_path):
+    """Path of the tiny recipe with a space of other widths."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    return write_recipe(folder, space=SPACE.replace("embed_dim = [8, 16]", "embed_dim = [8, 24]"))
+
+
+def checkpoint(folder):
+    return [folder / "supernet.json", folder / "supernet-00002.safetensors"]
+
+
+@pytest.mark.parametrize("verb", ["train", "search"])
+def test_a_checkpoint_of_another_space_is_refused(verb, command, finished, other_space, tmp_path, snapshot):
+    run = tmp_path / "run"
+    run.mkdir()
+    for path in checkpoint(finished.folder):
+        shutil.copy(path, run)
+    before = snapshot(run)
+    err = refused(command(verb, other_space, "--out", run))
+    assert "supernet.json must be a checkpoint of this run, but its architecture differs" in err
+    after = snapshot(run)
+    assert {name: after[name] for name in before} == before
+
+
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        ("weights flipped", "is damaged: its SHA-256 is not that of supernet.json"),
+        ("weights truncated", "is damaged: its SHA-256 is not that of supernet.json"),
+        ("weights missing", "is not a whole checkpoint"),
+        ("index truncated", "is not a whole checkpoint"),
+        ("weights of another network", "does not fit its network"),
+        ("weights of no network", "does not fit its network"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused(how, text, command, copied, recipe, snapshot):
+    from safetensors.numpy import load, save
+
+    index, weights = checkpoint(copied)
+    blob = weights.read_bytes()
+    if how == "weights flipped":
+        weights.write_bytes(blob[:-1] + bytes([blob[-1] ^ 1]))
+    elif how == "weights truncated":
+        weights.write_bytes(blob[: len(blob) // 2])
+    elif how == "weights missing":
+        weights.unlink()
+    elif how == "index truncated":
+        index.write_bytes(index.read_bytes()[:100])
+    else:
+        other = b"x" * 100
+        if how == "weights of another network":
+            other = save({name: array[:1] if array.ndim else array for name, array in load(blob).items()})
+        weights.write_bytes(other)
+        values = json.loads(index.read_text())
+        index.write_text(json.dumps({**values, "sha256": hashlib.sha256(other).hexdigest()}))
+    before = snapshot(copied)
+    for verb in ("train", "search"):
+        assert text in refused(command(verb, recipe, "--out", copied))
+    assert text in refused(command("report", copied))
+    after = snapshot(copied)
+    assert {name: after[name] for name in before} == before
+
+
+@pytest.mark.parametrize("verb", ["train", "search"])
+def test_a_run_folder_of_another_recipe_is_refused(verb, command, recipe, other_space, copied, snapshot):
+    before = snapshot(copied)
+    assert "differs in space.genes.embed_dim" in refused(command(verb, other_space, "--out", copied))
+    assert "differs in seed (3 there, 4 here)" in refused(command(verb, recipe, "--out", copied, "--seed", 4))
+    assert snapshot(copied) == before
+
+
+@pytest.mark.parametrize("verb", ["train", "search"])
+def test_an_unwritable_folder_is_refused(verb, command, recipe, tmp_path):
+    (tmp_path / "file").write_text("precious")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        assert "the run folder must be writable" in refused(command(verb, recipe, "--out", folder))
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.mark.parametrize("verb", ["front", "report"])
+def test_what_is_no_run_folder_is_refused_and_left_alone(verb, command, tmp_path):
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "empty").mkdir()
+    assert "is not a run folder" in refused(command(verb, tmp_path / "empty"))
+    assert "is not a run folder" in refused(command(verb, tmp_path / "missing"))
+    assert "cannot be read" in refused(command(verb, tmp_path / "file"))
+    assert list((tmp_path / "empty").iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file"]
+
+
+@pytest.mark.parametrize("how", ["text", "truncated", "trials"])
+def test_a_damaged_store_is_refused(how, command, copied, recipe, snapshot):
+    path = copied / "study.db"
+    whole = path.read_bytes()
+    if how == "text":
+        path.write_text("no database")
+    elif how == "truncated":
+        path.write_bytes(whole[: len(whole) // 2])
+    else:
+        middle = len(whole) // 2 // 4096 * 4096
+        path.write_bytes(whole[:middle] + b"\xab" * (len(whole) - middle))
+    before = snapshot(copied)
+    for words in (("front", copied), ("report", copied)):
+        assert "study.db must be the store of a run" in refused(command(*words))
+    code, out, err = command("search", recipe, "--out", copied)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith(f"error: {path} must be the store of a run")
+    assert {name for name, digest in snapshot(copied).items() if before.get(name) != digest} <= {"run.json"}
+
+
+# As a process
+
+
+def run_nas(*arguments, cwd):
+    environment = {name: value for name, value in os.environ.items() if name != "SPIKEFRONT_DATA"}
+    return subprocess.run(
+        [NAS, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, check=False, env=environment
+    )
+
+
+def test_the_installed_command_refuses_with_one_line_and_code_2(tmp_path):
+    result = run_nas("front", tmp_path, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert re.fullmatch(
+        r"error: .* is not a run folder: it has no run\.json; start one with `nas search`\n", result.stderr
+    )
+
+
+def test_modules_of_a_recipe_are_found_in_the_working_directory(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "class Depth:\n    metrics = {'depth_cost': 'min'}\n"
+        "    def __call__(self, candidate):\n        return {'depth_cost': float(candidate.architecture.depth)}\n"
+    )
+    recipe = write_recipe(tmp_path, ("seed = 3", 'seed = 3\nmetrics = ["accuracy", "energy_mj", "mine:Depth"]'))
+    result = run_nas("search", recipe.name, "--out", "run", "--evaluations", 3, "-f", "csv", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    frame = read_csv(result.stdout)
+    assert (frame["depth_cost"] == frame["depth"]).all()

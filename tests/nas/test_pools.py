@@ -1,0 +1,282 @@
+"""Pools: Ray actors give the table of this process, survive deaths, and listen to this machine only."""
+
+import os
+import shutil
+import socket
+import struct
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import ray
+
+import nas
+from nas.scoring import build_job
+from nas.workers import LocalPool, RayPool, open_pool
+from spaces import InputError
+
+LINUX = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs /proc")
+
+FATAL = """
+import os
+import pathlib
+import time
+
+class Fatal:
+    metrics = {"own_depth": "min"}
+
+    def __init__(self, folder: str, once: str = "", always: str = "", raising: str = "", seconds: float = 0.0):
+        self.folder, self.seconds = pathlib.Path(folder), seconds
+        self.once, self.always, self.raising = once, always, raising
+
+    def __call__(self, candidate):
+        key = candidate.architecture.key
+        calls = len(list(self.folder.glob(key + "-*")))
+        (self.folder / f"{key}-{calls}").touch()
+        if key == self.always or (key == self.once and not calls):
+            os._exit(1)
+        if key == self.raising:
+            raise LookupError("no such thing")
+        time.sleep(self.seconds)
+        return {"own_depth": float(candidate.architecture.depth)}
+"""
+
+
+def scored(pool, architectures):
+    with pool:
+        for architecture in architectures:
+            pool.submit(architecture)
+        results = [pool.collect() for _ in architectures]
+    assert {result.architecture for result in results} == set(architectures)
+    return {result.architecture: (dict(result.metrics), result.failure) for result in results}
+
+
+@pytest.fixture(scope="module")
+def job(finished):
+    return build_job(finished.config, finished.data, finished.supernet())
+
+
+# This process
+
+
+def test_local_results_come_in_the_order_of_submission(job, space):
+    architectures = list(space)[::90]
+    with LocalPool(job) as pool:
+        for architecture in architectures:
+            pool.submit(architecture)
+        assert [pool.collect().architecture for _ in architectures] == architectures
+
+
+def test_a_recipe_chooses_its_pool(job):
+    assert isinstance(open_pool("local", job, 2), LocalPool)
+    assert isinstance(open_pool("ray", job, 2), RayPool)
+
+
+def test_a_ray_pool_that_is_never_used_starts_nothing(job):
+    with RayPool(job, 2):
+        pass
+    assert not ray.is_initialized()
+
+
+# Ray, started by the pool itself
+
+
+def descendants():
+    """Return the process ids of this process and of all that it started, directly or not."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        parents[int(stat.parent.name)] = int(fields[1])
+    found = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def address(text):
+    """Return the address of a line of /proc/net/tcp or tcp6, as people write it."""
+    words = [struct.pack("=I", int(text[at : at + 8], 16)) for at in range(0, len(text), 8)]
+    return socket.inet_ntop(socket.AF_INET if len(words) == 1 else socket.AF_INET6, b"".join(words))
+
+
+def listeners():
+    """Return ``(process, address, port)`` of each TCP port on which this process or a child of it listens."""
+    sockets = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            host, port = fields[1].split(":")
+            if fields[3] == "0A":
+                sockets[f"socket:[{fields[9]}]"] = (address(host), int(port, 16))
+    found = set()
+    for pid in descendants():
+        try:
+            name = Path(f"/proc/{pid}/comm").read_text().strip()
+            links = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found |= {(name, *sockets[link]) for link in links if link in sockets}
+    return found
+
+
+def is_loopback(host):
+    return host in ("::1", "::ffff:127.0.0.1") or host.startswith("127.")
+
+
+class Watcher:
+    """A reporter that looks, while the search goes on, at who listens where."""
+
+    def __init__(self):
+        self.seen, self.processes = set(), set()
+
+    def say(self, line):
+        pass
+
+    def train(self, progress):
+        raise AssertionError("the supernet was trained already")
+
+    def start(self, title, total, objectives):
+        pass
+
+    def evaluated(self, evaluation):
+        if Path("/proc/net/tcp").exists():
+            self.seen |= listeners()
+            self.processes |= descendants()
+
+
+@pytest.fixture(scope="module")
+def by_ray(finished, recipe, tmp_path_factory):
+    """A search by two Ray actors over the supernet of the finished run, and what was seen meanwhile."""
+    folder = Path(shutil.copytree(finished.folder, tmp_path_factory.mktemp("runs") / "ray"))
+    for name in ("study.db", "front.csv", "report.html"):
+        (folder / name).unlink()
+    watcher = Watcher()
+    before = listeners() if Path("/proc/net/tcp").exists() else set()
+    assert not ray.is_initialized()
+    run = nas.search(recipe, folder, reporter=watcher, workers={"pool": "ray", "count": 2})
+    return run, watcher, before
+
+
+@pytest.mark.parametrize("study", ["search", "random", "reference", "test"])
+def test_two_ray_actors_give_the_table_of_this_process(study, by_ray, finished, comparable):
+    pd.testing.assert_frame_equal(comparable(by_ray[0], study), comparable(finished, study))
+
+
+def test_a_pool_stops_the_ray_that_it_started(by_ray):
+    assert not ray.is_initialized()
+    for _ in range(100):
+        left = [pid for pid in by_ray[1].processes - {os.getpid()} if Path(f"/proc/{pid}/stat").exists()]
+        states = [Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] for pid in left]
+        if set(states) <= {"Z"}:
+            break
+        time.sleep(0.1)
+    assert set(states) <= {"Z"}
+
+
+@LINUX
+def test_ray_listens_on_this_machine_only(by_ray):
+    _, watcher, before = by_ray
+    seen = watcher.seen - before
+    assert {"raylet", "gcs_server"} <= {name for name, _, _ in seen}
+    assert sorted(listener for listener in seen if not is_loopback(listener[1])) == []
+
+
+# Ray, started by somebody else
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A Ray cluster of this process, whose workers can import the module ``fatal``."""
+    folder = tmp_path_factory.mktemp("fatal")
+    (folder / "fatal.py").write_text(FATAL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        yield
+        ray.shutdown()
+        sys.modules.pop("fatal", None)
+
+
+def fatal_job(job, folder, **options):
+    folder.mkdir()
+    name = "fatal:Fatal"
+    return replace(job, metrics=("accuracy", name), options={name: {"folder": str(folder), **options}})
+
+
+def calls(folder, architecture):
+    return len(list(folder.glob(f"{architecture.key}-*")))
+
+
+@pytest.fixture(scope="module")
+def accident(cluster, job, space, tmp_path_factory):
+    """Results of a pool in which workers die and evaluators raise, those of this process, and the calls made."""
+    architectures = list(space)[::32]
+    once, always, raising = architectures[1], architectures[3], architectures[5]
+    folder = tmp_path_factory.mktemp("accident")
+    keys = {"once": once.key, "always": always.key, "raising": raising.key, "seconds": 0.2}
+    results = scored(RayPool(fatal_job(job, folder / "ray", **keys), 2), architectures)
+    local = scored(LocalPool(fatal_job(job, folder / "local")), architectures)
+    return {"results": results, "local": local, "folder": folder / "ray", "named": (once, always, raising)}
+
+
+def test_an_architecture_whose_worker_died_once_is_scored_by_another(accident):
+    once = accident["named"][0]
+    assert accident["results"][once] == accident["local"][once]
+    assert calls(accident["folder"], once) == 2
+
+
+def test_an_architecture_that_kills_two_workers_has_failed(accident):
+    always = accident["named"][1]
+    assert accident["results"][always] == ({}, "its worker died 2 times")
+    assert calls(accident["folder"], always) == 2
+
+
+def test_an_exception_in_a_worker_is_a_failure_with_its_reason(accident):
+    raising = accident["named"][2]
+    assert accident["results"][raising] == ({}, "LookupError: no such thing")
+    assert calls(accident["folder"], raising) == 1
+
+
+def test_other_architectures_do_not_notice(accident):
+    others = [architecture for architecture in accident["local"] if architecture not in accident["named"]]
+    assert len(others) == 6
+    for architecture in others:
+        assert accident["results"][architecture] == accident["local"][architecture]
+        assert accident["results"][architecture][1] is None
+        assert calls(accident["folder"], architecture) == 1
+
+
+def test_a_pool_leaves_a_cluster_that_it_joined(accident):
+    assert ray.is_initialized()
+
+
+def test_a_lone_worker_that_died_once_goes_on_and_keeps_standard_output_clean(cluster, job, space, tmp_path, capfd):
+    """The only actor is still restarting when the architecture is handed in again: that is no second death."""
+    architectures = list(space)[::72]
+    folder = tmp_path / "lone"
+    results = scored(RayPool(fatal_job(job, folder, once=architectures[1].key), 1), architectures)
+    assert [failure for _, failure in results.values()] == [None] * 4
+    assert calls(folder, architectures[1]) == 2
+    time.sleep(1.0)
+    assert capfd.readouterr().out == "", "standard output belongs to the data that a command prints"
+
+
+def test_a_module_that_workers_cannot_import_is_named(cluster, job, space, own_module):
+    """Workers of a cluster do not see what this process put on its path later."""
+    own_module("seen_here_only", "class Own:\n    metrics = {'own': 'min'}\n    def __call__(self, c): return {}\n")
+    try:
+        (result,) = scored(RayPool(replace(job, metrics=("seen_here_only:Own",)), 1), [space.smallest()]).values()
+        reason = result[1]
+    except InputError as error:
+        reason = str(error)
+    assert "seen_here_only" in reason
+    assert "cannot be imported" in reason
+    assert "\n" not in reason
