@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -79,7 +80,9 @@ class Candidate:
     def subnet(self) -> Spikformer:
         """Stand-alone copy with inherited weights and statistics of its own, in evaluation mode."""
         images = self._images
-        batches = images.normalise.batches(images.calibration, images.batch_size)
+        count = len(images.calibration)
+        size = math.ceil(count / math.ceil(count / images.batch_size))  # alike, as each batch weighs the same
+        batches = images.normalise.batches(images.calibration, size)
         # A last batch of one image is left out: one value per channel has no variance.
         return calibrate(extract(self._supernet, self.architecture), (x for x, _ in batches if len(x) > 1))
 

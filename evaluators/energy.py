@@ -33,7 +33,7 @@ def energy_mj(macs: float, accumulates: float) -> float:
 
 
 def estimate_energy_mj(counts: OperationCounts) -> float:
-    """Return the energy per image in millijoules if the neurons before every synapse fired at the prior rate."""
+    """Return the energy per image in millijoules if the prior rate held at every synapse and coincidence."""
     analog = counts.analog_macs_per_image
     return energy_mj(analog, PRIOR_FIRING_RATE * (counts.macs_per_image - analog))
 

@@ -58,10 +58,16 @@ def _build(name: str, options: dict[str, Any]) -> Evaluator:
         if unknown:
             raise InputError(f"{name} has the options {known}, got {unknown}")
         evaluator = builder(**options)
-    except TypeError as error:
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
         raise InputError(f"evaluator {name!r} cannot be built: {error}") from None
     metrics = getattr(evaluator, "metrics", None)
-    named = isinstance(metrics, Mapping) and metrics and all(sense in ("max", "min") for sense in metrics.values())
+    named = (
+        isinstance(metrics, Mapping)
+        and metrics
+        and all(isinstance(metric, str) and sense in ("max", "min") for metric, sense in metrics.items())
+    )
     if not named or not callable(evaluator):
         raise InputError(
             f"an evaluator can be called and has metrics such as {{'accuracy': 'max'}}, but {name!r} has metrics "

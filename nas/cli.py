@@ -180,7 +180,11 @@ def _print_front(run: Any, output: Format) -> None:
     if output is Format.TABLE:  # what fits a screen; the others have all columns
         tests = [column for column in frame.columns if column.startswith("test_")]
         others = [metric for metric in run.metrics if metric not in run.objectives]
-        frame = frame[["key", *run.objectives, *tests, *others, "embed_dim", "timesteps", "depth"]]
+        shown = ["key", *run.objectives, *tests, *others, "embed_dim", "timesteps", "depth"]
+        console = Console()
+        while console.is_terminal and len(shown) * 12 > console.width and len(shown) > 1 + len(run.objectives):
+            shown.pop()
+        frame = frame[shown]
     _print_frame(frame, output)
 
 
@@ -209,5 +213,5 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print("error:", " ".join(str(error).split()), file=sys.stderr)  # noqa: T201
         sys.exit(2)

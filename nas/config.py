@@ -66,7 +66,7 @@ class RunConfig(_Table):
         options: Keyword arguments of evaluators, by name.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     space: str
     metrics: Annotated[tuple[str, ...], Field(min_length=1)] = (
@@ -124,7 +124,7 @@ def load_recipe(name_or_path: str | Path) -> RunConfig:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"no recipe at {path}; named recipes are {recipe_names()}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # not TOML, not UTF-8, or a number beyond all bounds
         raise InputError(f"{path} must be a TOML file: {error}") from None
     except OSError as error:
         raise InputError(f"recipe {path} cannot be read: {error}") from None
@@ -141,9 +141,9 @@ def parse_recipe(values: dict[str, Any], source: str) -> RunConfig:
         InputError: If a key is unknown or missing, or a value breaks a rule; says all of them in one line.
     """
     try:
-        text = json.dumps(values)
-    except TypeError:
-        raise InputError(f"{source}: values must be texts, numbers, booleans, lists or tables") from None
+        text = json.dumps(values, allow_nan=False)
+    except (TypeError, ValueError):
+        raise InputError(f"{source}: values must be texts, finite numbers, booleans, lists or tables") from None
     try:
         return RunConfig.model_validate_json(text, strict=True)
     except ValidationError as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,10 +16,11 @@ from typing import Any
 
 from nas.config import RunConfig, parse_recipe
 from spaces import InputError, SearchSpace
-from supernet.checkpoint import write_atomically
+from supernet.checkpoint import INDEX, write_atomically
 
 RUN = "run.json"
 _FORMAT = "spikefront-run-1"
+_FILES = ("study.db", INDEX, "report.html", "front.csv")
 _PACKAGES = ("spikefront", "torch", "pymoo", "ray", "optuna", "numpy", "pandas", "moocore", "kornia")
 
 
@@ -47,8 +50,20 @@ def create_folder(
         "facts": run_facts(),
     }
     values = dict(json.loads(json.dumps(values)))
-    if (folder / RUN).exists():
+    try:
+        claimed = (folder / RUN).exists()
+    except OSError as error:
+        raise InputError(f"the run folder must be writable, but {folder}: {error.strerror}") from None
+    if not claimed:
+        foreign = [name for name in _FILES if (folder / name).exists()]
+        if foreign:
+            raise InputError(
+                f"{folder} has {foreign} but no {RUN}, so they belong to no known run; choose another folder with "
+                "--out, or move them away"
+            )
+    else:
         old = read_run(folder)
+        parse_recipe(old["recipe"], str(folder / RUN))
         different = _differences(_identity(old), _identity(values))
         if different:
             raise InputError(
@@ -66,6 +81,23 @@ def create_folder(
     return values
 
 
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing a run folder inside the block; the kernel frees it if this one dies.
+
+    Raises:
+        InputError: If another process holds the folder.
+    """
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"one process at a time writes a run, but another one is at work in {folder}; wait for it or stop it"
+            ) from None
+        yield
+
+
 def read_run(folder: Path) -> dict[str, Any]:
     """Return what ``run.json`` holds.
 
@@ -80,7 +112,14 @@ def read_run(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
     keys = {"format", "recipe", "space", "images", "data_dir", "facts"}
-    if not isinstance(values, dict) or set(values) != keys or values["format"] != _FORMAT:
+    tables = ("recipe", "space", "facts")
+    if (
+        not isinstance(values, dict)
+        or set(values) != keys
+        or values["format"] != _FORMAT
+        or not all(isinstance(values[name], dict) for name in tables)
+        or not all(values[name] is None or isinstance(values[name], str) for name in ("images", "data_dir"))
+    ):
         raise InputError(f"{path} must be of format {_FORMAT} with the keys {sorted(keys)}")
     return values
 
@@ -133,9 +172,10 @@ def _version(package: str) -> str | None:
 
 def _revision() -> str | None:
     """Return the git revision that this code was run from, marked if it was changed; None outside a clone."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        for command in (["ls-files", "--error-unmatch", Path(__file__).name], ["describe", "--always", "--dirty"]):
+            result = subprocess.run([*git, *command], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
         return None
     return result.stdout.strip() or None

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from evaluators import Sense
 from nas.algorithms import ALGORITHMS, build_algorithm
 from nas.config import RunConfig, load_recipe
-from nas.folder import create_folder
+from nas.folder import create_folder, hold
 from nas.loop import evaluate, run_search
 from nas.problem import ArchitectureProblem
 from nas.progress import Reporter, Silent
@@ -20,20 +21,21 @@ from nas.report import write_report
 from nas.results import non_dominated
 from nas.run import REFERENCE, Run
 from nas.scoring import Evaluation, build_job, check_metric_names, load_run_data, objective_senses
-from nas.storage import Store, open_storage
+from nas.storage import STUDIES, Store, open_storage
 from nas.workers import Pool, open_pool
 from spaces import Architecture, InputError, SearchSpace, load_space
 from supernet.augment import build_augmentation
+from supernet.checkpoint import weights_digest
 from supernet.data import ImageData
 from supernet.download import data_folder
 from supernet.spikformer import Spikformer, build_supernet
 from supernet.train import train as train_network
 
+SUPERNET = "supernet_sha256"
+"""User attribute of the study ``search``: the weights that everything in the store was scored with."""
+
 RUNS = Path("runs")
 """Folder of run folders, in the working directory."""
-
-STUDIES = ("reference", "search", "random", "test")
-"""Studies of a run: the largest architecture, the search, its baseline, and the front on the test split."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def _prepare(
     space = space.with_input(*data.input_shape)
     check_metric_names(config, space)
     build_augmentation(config.training.augment, *data.input_shape[:2])
-    build_supernet(space, config.seed)  # a neuron that does not exist is found here
+    with torch.device("meta"):
+        Spikformer(space.skeleton, space.largest())  # a neuron that does not exist is found here
     folder = Path(out) if out is not None else RUNS / config.name
     create_folder(folder, config, space, data_folder(data_dir), data.fingerprint)
     return _Prepared(config, folder, space, data, objectives)
@@ -86,7 +89,8 @@ def train(
     Arguments and errors are those of :func:`search`.
     """
     prepared = _prepare(recipe, out, data_dir, changes)
-    _train_supernet(prepared, reporter or Silent())
+    with hold(prepared.folder):
+        _train_supernet(prepared, reporter or Silent())
     return Run(prepared.folder)
 
 
@@ -121,10 +125,15 @@ def search(
         InputError: If recipe, data or folder are not right; nothing is overwritten.
     """
     prepared = _prepare(recipe, out, data_dir, changes)
-    reporter = reporter or Silent()
+    with hold(prepared.folder):
+        return _run(prepared, reporter or Silent())
+
+
+def _run(prepared: _Prepared, reporter: Reporter) -> Run:
     storage = open_storage(prepared.folder)  # before the training, so that a damaged one is found at once
     stores = {name: Store(storage, name, prepared.space, prepared.objectives) for name in STUDIES}
     supernet = _train_supernet(prepared, reporter)
+    _check_weights(stores["search"], prepared.folder)
     config, workers = prepared.config, prepared.config.workers
     job = build_job(config, prepared.data, supernet)
     with open_pool(workers.pool, job, workers.count) as pool:
@@ -133,6 +142,20 @@ def search(
     run.front().to_csv(prepared.folder / "front.csv", index=False)
     write_report(run)
     return run
+
+
+def _check_weights(store: Store, folder: Path) -> None:
+    """Bind the results of a run to the supernet that they were scored with."""
+    digest = weights_digest(folder)
+    bound = store.study.user_attrs.get(SUPERNET)
+    if bound is None and store.known:
+        bound = "unknown"
+    if bound not in (None, digest):
+        raise InputError(
+            f"the results in {folder} were scored with another supernet (SHA-256 {bound}, now {digest}); choose "
+            "another run folder, or restore the supernet"
+        )
+    store.study.set_user_attr(SUPERNET, digest)
 
 
 def _search(prepared: _Prepared, stores: Mapping[str, Store], pool: Pool, reporter: Reporter) -> None:

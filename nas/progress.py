@@ -72,7 +72,7 @@ class Bars:
         )
         self._task = self._progress.add_task("", total=1.0, visible=False, note="")
         self._title = ""
-        self._begun = self._total = self._done = self._said = 0.0
+        self._begun = self._total = self._done = self._said = self._first = 0.0
         self._failed = 0
         self._objectives: Mapping[str, Sense] = {}
         self._best: dict[str, float] = {}
@@ -117,14 +117,18 @@ class Bars:
 
     def _begin(self, title: str, total: float) -> None:
         self._title, self._total, self._done, self._said = title, total, 0.0, 0.0
+        self._first = -1.0
         self._begun = time.monotonic()
         self._task = self._progress.add_task(title, total=total, note="")
 
     def _update(self, done: float, note: str) -> None:
         self._done = done
+        if self._first < 0:
+            self._first = done  # a resumed task does not begin at 0
         self._progress.update(self._task, completed=done, note=note)
         if not self._live and (done >= self._said + PLAIN_STEP * self._total or done >= self._total):
             self._said = done
             elapsed = time.monotonic() - self._begun
-            left = elapsed * (self._total / done - 1)
-            self.say(f"{self._title}: {note}  {elapsed:.0f} s, {left:.0f} s left")
+            rate = (done - self._first) / elapsed if elapsed else 0.0
+            left = f", {(self._total - done) / rate:.0f} s left" if rate else ""
+            self.say(f"{self._title}: {note}  {elapsed:.0f} s{left}")

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from evaluators import Candidate, ScoringImages, Sense
 from nas.folder import open_recipe, read_run
 from nas.results import evaluations_frame, front_frame, hypervolume
-from nas.scoring import build_job, load_run_data, metric_senses, objective_senses
-from nas.storage import STORE, open_storage, read_architecture, read_trials
+from nas.scoring import build_job, load_run_data, metric_senses, objective_senses, threads
+from nas.storage import (
+    STORE,
+    STUDIES,
+    open_storage,
+    read_architecture,
+    read_attributes,
+    read_trials,
+)
 from spaces import Architecture, InputError
 from supernet.checkpoint import Checkpoint, load_checkpoint
 from supernet.data import ImageData
@@ -48,7 +56,11 @@ class Run:
     @cached_property
     def data(self) -> ImageData:
         """Image set of the run."""
-        return load_run_data(self.config, read_run(self.folder)["data_dir"])
+        values = read_run(self.folder)
+        data = load_run_data(self.config, values["data_dir"])
+        if values["images"] not in (None, data.fingerprint):
+            raise InputError(f"the images of {self.folder} have changed since its search; restore them")
+        return data
 
     def evaluations(self, study: str = "search") -> pd.DataFrame:
         """Return one row per evaluation of a study: ``search``, ``random``, ``reference`` or ``test``.
@@ -56,10 +68,16 @@ class Run:
         Columns: ``number, key``, one per gene, one per metric, ``generation, state, duration`` in seconds,
         ``failure`` and ``is_pareto``.
         """
-        if not (self.folder / STORE).is_file():
-            return evaluations_frame([], self.space, self.metrics, self.objectives)
-        trials = read_trials(open_storage(self.folder), study)
-        return evaluations_frame(trials, self.space, self.metrics, self.objectives)
+        if study not in STUDIES:
+            raise InputError(f"a run has the studies {list(STUDIES)}, got {study!r}")
+        return evaluations_frame(self._trials(study), self.space, self.metrics, self.objectives)
+
+    @cached_property
+    def _storage(self) -> Any:
+        return open_storage(self.folder)
+
+    def _trials(self, study: str) -> list[Any]:
+        return read_trials(self._storage, study) if (self.folder / STORE).is_file() else []
 
     def front(self) -> pd.DataFrame:
         """Return the Pareto front, best first by the first objective; ``test_`` columns are on the test split."""
@@ -70,16 +88,11 @@ class Run:
         """Recorded reference point of the hypervolume by objective, or None before the search."""
         if not (self.folder / STORE).is_file():
             return None
-        storage = open_storage(self.folder)
-        try:
-            attributes = storage.get_study_user_attrs(storage.get_study_id_from_name("search"))
-        except KeyError:
-            return None
-        return attributes.get(REFERENCE)
+        return read_attributes(self._storage, "search").get(REFERENCE)
 
     def search_seconds(self) -> float:
         """Return the seconds from the first submission of the search to its last result, pauses included."""
-        trials = read_trials(open_storage(self.folder), "search") if (self.folder / STORE).is_file() else []
+        trials = self._trials("search")
         started = [trial.datetime_start for trial in trials if trial.datetime_start]
         ended = [trial.datetime_complete for trial in trials if trial.datetime_complete]
         return (max(ended) - min(started)).total_seconds() if ended else 0.0
@@ -96,15 +109,8 @@ class Run:
         Raises:
             InputError: If this run has evaluated no such architecture, or several.
         """
-        found = {}
-        if (self.folder / STORE).is_file():
-            storage = open_storage(self.folder)
-            architectures = [
-                read_architecture(trial)
-                for study in ("search", "random", "reference")
-                for trial in read_trials(storage, study)
-            ]
-            found = {a.key: a for a in architectures if key and a.key.startswith(key)}
+        architectures = [read_architecture(trial) for study in STUDIES for trial in self._trials(study)]
+        found = {a.key: a for a in architectures if key and a.key.startswith(key)}
         if len(found) != 1:
             raise InputError(
                 f"a key must name one evaluated architecture, but {key!r} names {len(found)} in {self.folder}; "
@@ -142,4 +148,5 @@ class Run:
         supernet, architecture = self.supernet(), self.architecture(key)
         job = build_job(self.config, self.data, supernet)
         images = ScoringImages(job.calibration, job.splits["validation"], job.normalise, job.batch_size)
-        return Candidate(architecture, supernet, images).subnet
+        with threads(job.threads):  # as in the search, so that it is the same network to the last bit
+            return Candidate(architecture, supernet, images).subnet

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -70,6 +71,17 @@ class ScoringJob:
     threads: int = 1
 
 
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute on ``count`` threads inside the block: their number can change the last bits of a sum."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class Scorer:
     """Scores architectures of one supernet; nothing survives a call.
 
@@ -93,16 +105,14 @@ class Scorer:
 
     def score(self, architecture: Architecture, split: SplitName = "validation") -> Evaluation:
         """Return the evaluation of an architecture; whatever goes wrong becomes a failed one."""
-        began, threads = time.perf_counter(), torch.get_num_threads()
-        torch.set_num_threads(self._job.threads)
+        began = time.perf_counter()
         metrics: Mapping[str, float] = {}
         failure = None
         try:
-            metrics = score(Candidate(architecture, self._supernet, self._images[split]), self._evaluators)
+            with threads(self._job.threads):
+                metrics = score(Candidate(architecture, self._supernet, self._images[split]), self._evaluators)
         except Exception as error:  # the worker boundary: a failure is data
             failure = f"{type(error).__name__}: {error}"
-        finally:
-            torch.set_num_threads(threads)
         return Evaluation(architecture, metrics, time.perf_counter() - began, failure)
 
 

@@ -27,6 +27,9 @@ from spaces import LAYER_GENES, Architecture, InputError, SearchSpace
 
 STORE = "study.db"
 
+STUDIES = ("reference", "search", "random", "test")
+"""Studies of a run: the largest architecture, the search, its baseline, and the front on the test split."""
+
 GENERATION, KEY, FAILURE, DURATION = "generation", "key", "failure", "duration"
 """User attributes of a trial beside its metrics; ``duration`` is in seconds."""
 
@@ -46,14 +49,28 @@ def open_storage(folder: Path) -> RDBStorage:
         return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
 
 
+_DAMAGES = (
+    SQLAlchemyError,
+    StorageInternalError,
+    RuntimeError,
+    AssertionError,
+    OSError,
+    KeyError,
+    ValueError,
+    TypeError,
+)
+
+
 @contextmanager
 def _sound(url: str) -> Iterator[None]:
     """Turn what a damaged or unreachable store raises into an InputError."""
     try:
         yield
-    except (SQLAlchemyError, StorageInternalError, RuntimeError, AssertionError, OSError) as error:
+    except InputError:
+        raise
+    except _DAMAGES as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
-        reason = str(getattr(cause, "orig", None) or cause).splitlines()[0]
+        reason = (str(getattr(cause, "orig", None) or cause) or type(cause).__name__).splitlines()[0]
         path = url.removeprefix("sqlite:///")
         raise InputError(f"{path} must be the store of a run, but: {reason}; choose another run folder") from None
 
@@ -135,6 +152,15 @@ def read_trials(storage: RDBStorage, name: str) -> list[FrozenTrial]:
         except KeyError:
             return []
         return storage.get_all_trials(study_id, deepcopy=False)
+
+
+def read_attributes(storage: RDBStorage, name: str) -> dict[str, Any]:
+    """Return the user attributes of a study; none if there is no such study."""
+    with _sound(storage.url):
+        try:
+            return storage.get_study_user_attrs(storage.get_study_id_from_name(name))
+        except KeyError:
+            return {}
 
 
 def read_architecture(trial: FrozenTrial) -> Architecture:

@@ -9,7 +9,14 @@ from typing import Any, Protocol, Self
 import ray
 
 from nas.scoring import Evaluation, Scorer, ScoringJob, SplitName
-from spaces import Architecture
+from spaces import Architecture, InputError
+
+_DEATHS = (
+    ray.exceptions.RayActorError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.NodeDiedError,
+)
+"""What Ray raises for a worker that is gone."""
 
 MAX_DEATHS = 2
 """An architecture that has killed this many workers has failed."""
@@ -61,8 +68,8 @@ class RayPool:
     """Scores in Ray actors, each of which loads the supernet once.
 
     Nothing is started before the first ``submit``. The pool joins the Ray cluster that this process is connected
-    to, or else starts one on this machine that listens on 127.0.0.1 only. A dead actor is replaced by Ray; what it
-    was scoring is scored again, and has failed if it kills :data:`MAX_DEATHS` workers.
+    to, or else starts one on this machine, which only holders of its token can use. A dead actor is replaced;
+    what it was scoring is scored again, and has failed if it kills :data:`MAX_DEATHS` workers.
 
     Args:
         job: Supernet, images and evaluators.
@@ -71,7 +78,7 @@ class RayPool:
 
     def __init__(self, job: ScoringJob, count: int) -> None:
         self._job, self._count = job, count
-        self._job_reference: Any = None  # kept by the driver, so that replaced actors find the job
+        self._job_reference: Any = None
         self._owns_cluster = False
         self._idle: deque[Any] = deque()
         self._queue: deque[tuple[Architecture, SplitName]] = deque()
@@ -87,13 +94,29 @@ class RayPool:
 
     def _start(self) -> None:
         """Start the actors, and Ray itself unless this process is connected to a cluster."""
-        threads = self._job.threads
         if not ray.is_initialized():
-            _start_ray(self._count * threads + 1)  # one core is left for Ray's other tasks
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+            ray.init(
+                address="local",
+                num_cpus=self._count * self._job.threads + 1,  # one core is left for Ray's other tasks
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
             self._owns_cluster = True
+        needed, available = self._count * self._job.threads, ray.cluster_resources().get("CPU", 0)
+        if needed > available:
+            raise InputError(
+                f"{self._count} workers of {self._job.threads} thread(s) need {needed} CPUs of the Ray cluster, "
+                f"which has {available:g}; set workers.count lower"
+            )
         self._job_reference = ray.put(self._job)
-        remote = ray.remote(num_cpus=threads, max_restarts=-1, max_task_retries=0)(_Actor)
-        self._idle.extend(remote.remote() for _ in range(self._count))
+        self._idle.extend(self._new_actor() for _ in range(self._count))
+
+    def _new_actor(self) -> Any:
+        # Ray's own restarts fail the calls that arrive meanwhile: a fresh actor makes them wait.
+        return ray.remote(num_cpus=self._job.threads, max_restarts=0)(_Actor).remote()
 
     def _dispatch(self) -> None:
         while self._queue and self._idle:
@@ -102,20 +125,28 @@ class RayPool:
             self._running[reference] = (actor, architecture, split)
 
     def collect(self) -> Evaluation:
-        """Wait for the next result."""
+        """Wait for the next result.
+
+        Raises:
+            InputError: If a worker cannot load the job, for instance since it cannot import an evaluator.
+        """
         while True:
             done, _ = ray.wait(list(self._running), num_returns=1)
             actor, architecture, split = self._running.pop(done[0])
-            self._idle.append(actor)
             try:
                 evaluation: Evaluation = ray.get(done[0])
-            except ray.exceptions.RayActorError:
+            except ray.exceptions.RayTaskError as error:
+                raise InputError(f"a Ray worker cannot load its job: {error.cause}") from None
+            except _DEATHS:
+                actor = self._new_actor()
                 self._deaths[architecture] += 1
                 if self._deaths[architecture] < MAX_DEATHS:
+                    self._idle.append(actor)
                     self._queue.appendleft((architecture, split))
                     self._dispatch()
                     continue
                 evaluation = Evaluation(architecture, {}, 0.0, f"its worker died {MAX_DEATHS} times")
+            self._idle.append(actor)
             self._dispatch()
             return evaluation
 
@@ -130,7 +161,7 @@ class RayPool:
 
 
 class _Actor:
-    """A scorer that fetches its job at its first call, so that Ray can restart it without arguments."""
+    """A scorer that fetches its job at its first call."""
 
     def __init__(self) -> None:
         self._scorer: Scorer | None = None
@@ -146,19 +177,6 @@ class _Actor:
         if self._scorer is None:
             self._scorer = Scorer(ray.get(job[0]))
         return self._scorer.score(architecture, split)
-
-
-def _start_ray(num_cpus: int) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(
-        address="local",
-        num_cpus=num_cpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        _node_ip_address="127.0.0.1",
-    )
 
 
 def open_pool(kind: str, job: ScoringJob, count: int) -> Pool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -124,7 +124,7 @@ def _require_fields(what: str, values: object, fields: set[str]) -> None:
 
 def _number(name: str, values: Mapping[str, Any]) -> float:
     value = values[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise InputError(f"{name} must be a finite number, got {value!r}")
     return value
 

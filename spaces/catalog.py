@@ -36,7 +36,7 @@ def load_space(name_or_path: str | Path) -> SearchSpace:
         return SearchSpace.from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise InputError(f"no space file at {path}; named spaces are {space_names()}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} must be a TOML file: {error}") from None
     except (OSError, InputError) as error:
         raise InputError(f"{path}: {error}") from None
+    except ValueError as error:  # not TOML, not UTF-8, or a number beyond all bounds
+        raise InputError(f"{path} must be a TOML file: {error}") from None

@@ -17,18 +17,21 @@ STEM_SLICES = 8
 NEURONS_WITHOUT_TAU = frozenset({"if"})
 """Neurons that do not leak, in whose spaces ``tau`` can have one choice only."""
 
+LARGEST = 2**16
+"""Bound of every choice, far beyond what anybody trains."""
+
 _RULES: dict[str, tuple[type, str, Callable[[float], bool]]] = {
     "embed_dim": (
         int,
         f"positive multiples of {STEM_SLICES}",
-        lambda value: value > 0 and value % STEM_SLICES == 0,
+        lambda value: 0 < value <= LARGEST and value % STEM_SLICES == 0,
     ),
-    "timesteps": (int, "positive integers", lambda value: value > 0),
-    "depth": (int, "positive integers", lambda value: value > 0),
-    "mlp_ratio": (float, "positive numbers", lambda value: value > 0),
-    "num_heads": (int, "positive integers", lambda value: value > 0),
-    "v_threshold": (float, "positive numbers", lambda value: value > 0),
-    "tau": (float, "numbers above 1", lambda value: value > 1),
+    "timesteps": (int, "positive integers", lambda value: 0 < value <= LARGEST),
+    "depth": (int, "positive integers", lambda value: 0 < value <= LARGEST),
+    "mlp_ratio": (float, "positive numbers", lambda value: 0 < value <= LARGEST),
+    "num_heads": (int, "positive integers", lambda value: 0 < value <= LARGEST),
+    "v_threshold": (float, "positive numbers", lambda value: 0 < value <= LARGEST),
+    "tau": (float, "numbers above 1", lambda value: 1 < value <= LARGEST),
 }
 
 

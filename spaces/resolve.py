@@ -24,5 +24,5 @@ def resolve(table: Mapping[str, T], name: str, what: str) -> T:
         raise InputError(f"{what} must be one of {sorted(table)} or package.module:Name, got {name!r}")
     try:
         return cast(T, getattr(import_module(module_name), attribute))
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError, SyntaxError) as error:
         raise InputError(f"{what} {name!r} cannot be imported: {error}") from None

@@ -36,7 +36,7 @@ class Skeleton:
     def __post_init__(self) -> None:
         for field in ("image_size", "in_channels", "num_classes"):
             value = getattr(self, field)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 2**16:
                 raise InputError(f"{field} must be a positive integer, got {value!r}")
         pools, stages = self.stem_pools, list(range(STEM_STAGES))
         listed = isinstance(pools, list | tuple) and all(type(pool) is int and pool in stages for pool in pools)

@@ -122,6 +122,11 @@ def save_checkpoint(
             stale.unlink()
 
 
+def weights_digest(folder: Path) -> str:
+    """Return the SHA-256 of a folder's weights, as its checkpoint records it."""
+    return str(_read_index(folder / INDEX, "restore it")[0]["sha256"])
+
+
 def load_checkpoint(
     folder: Path, identity: Checkpoint, model: Spikformer, optimizer: torch.optim.Optimizer | None = None
 ) -> Checkpoint:
@@ -152,8 +157,9 @@ def load_checkpoint(
         model.load_state_dict(_strip(tensors, _MODEL))
         if optimizer is not None:
             _load_optimizer(optimizer, _strip(tensors, _OPTIMIZER))
-        return replace(identity, history=tuple(EpochRecord(**record) for record in values["history"]))
-    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        history = tuple(EpochRecord(**{k: float(v) for k, v in record.items()}) for record in values["history"])
+        return replace(identity, history=history)
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split("\n")[:2])  # torch lists every tensor
         raise InputError(f"{index} does not fit its network: {reason}; {way_out}") from None
 

@@ -244,7 +244,8 @@ def _cifar100(data_dir: str | Path | None) -> ImageData:
 def _cifar_set(name: str, files: tuple[list[Path], Path, Path], label_bytes: int) -> ImageData:
     batches, test, names = files
     images, labels = zip(*(read_cifar(path, label_bytes) for path in batches), strict=True)
-    classes = tuple(line.strip() for line in names.read_text(encoding="utf-8").splitlines() if line.strip())
+    text = names.read_text(encoding="utf-8", errors="replace")
+    classes = tuple(line.strip() for line in text.splitlines() if line.strip())
     train = Split(np.concatenate(images), np.concatenate(labels))
     return _three_ways(name, train, Split(*read_cifar(test, label_bytes)), classes)
 

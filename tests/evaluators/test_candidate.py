@@ -50,6 +50,14 @@ def test_subnet_is_the_extracted_copy_calibrated_on_the_calibration_images(space
     assert same(subnet.state_dict().values(), by_hand.state_dict().values())
 
 
+def test_calibration_batches_are_alike_so_that_each_image_weighs_the_same(space, supernet, make_images, make_split):
+    split = make_split(18, seed=3)
+    subnet = Candidate(space.largest(), supernet, make_images(calibration=split, batch_size=16)).subnet
+    halves = list(make_images().normalise.batches(split, 9))
+    by_hand = calibrate(extract(supernet, space.largest()), [x for x, _ in halves])
+    assert same(statistics(subnet), statistics(by_hand))
+
+
 def test_scored_images_change_no_statistics(space, supernet, make_images, make_split):
     one, other = (
         Candidate(space.largest(), supernet, make_images(scored=make_split(24, seed=seed))) for seed in (5, 6)

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import torch
 
 from evaluators import EVALUATORS, Candidate, build_evaluators, score
 from spaces import InputError
@@ -52,8 +53,6 @@ def test_call_gives_a_finite_float_for_each_metric_and_the_same_again(name, spac
 
 
 def test_accuracy_is_the_share_of_right_answers(space, supernet, images):
-    import torch
-
     candidate = Candidate(space.largest(), supernet, images)
     with torch.no_grad():
         answers = candidate.subnet(images.normalise(images.scored.images)).argmax(dim=1).numpy()

@@ -121,9 +121,9 @@ def test_what_is_no_run_folder_is_refused(content, text, tmp_path):
     ("key", "value", "text"),
     [
         ("recipe", {"name": "x"}, r"run\.json: missing key space"),
-        ("recipe", [], r"run\.json: .*got \[\]"),
+        ("recipe", [], r"run\.json must be of format"),
         ("space", {"name": "x"}, r"run\.json: a space has exactly the keys"),
-        ("space", "digits", r"run\.json: "),
+        ("space", "digits", r"run\.json must be of format"),
     ],
     ids=["recipe without space", "recipe a list", "space without genes", "space a name"],
 )

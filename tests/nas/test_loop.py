@@ -1,5 +1,7 @@
 """The search loop: opened before scored, told in order, replayed from the store, and nothing scored twice."""
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,10 +19,15 @@ from spaces import SearchSpace
 METRICS = ["accuracy", "energy_mj"]
 
 
+@cache
+def storage_of(folder):
+    return open_storage(folder)
+
+
 def searched(folder, space, pool, name="nsga2", study="search", budget=20, known=None, seed=1, heard=None):
     """Search with a fresh optimiser on whatever the folder's store holds; return spent evaluations and the store."""
     problem = ArchitectureProblem(space, OBJECTIVES)
-    store = Store(open_storage(folder), study, space, OBJECTIVES)
+    store = Store(storage_of(folder), study, space, OBJECTIVES)
     algorithm = build_algorithm(name, problem, 6, seed)
     listen = (lambda _: None) if heard is None else heard.append
     with pool:
@@ -29,7 +36,7 @@ def searched(folder, space, pool, name="nsga2", study="search", budget=20, known
 
 
 def table(folder, space, study="search"):
-    trials = read_trials(open_storage(folder), study)
+    trials = read_trials(storage_of(folder), study)
     return evaluations_frame(trials, space, METRICS, OBJECTIVES)
 
 
@@ -61,7 +68,7 @@ def test_each_evaluation_is_one_trial_in_order_of_submission(folder, space):
 
 
 def test_trials_are_open_before_anything_is_scored(folder, space):
-    storage = open_storage(folder("a"))
+    storage = storage_of(folder("a"))
 
     def look(architecture):
         states = {trial.user_attrs["key"]: trial.state for trial in read_trials(storage, "search")}
@@ -172,7 +179,7 @@ def test_a_space_smaller_than_the_budget_is_evaluated_once_each_and_the_search_e
 
 
 def test_evaluate_returns_results_in_the_order_asked_on_the_split_asked(folder, space):
-    store = Store(open_storage(folder("a")), "test", space, OBJECTIVES)
+    store = Store(storage_of(folder("a")), "test", space, OBJECTIVES)
     architectures = list(space)[:6]
     pool = FakePool(shuffle=np.random.default_rng(1))
     results = evaluate(architectures, pool, store, 1, {}, lambda _: None, split="test")
@@ -182,7 +189,7 @@ def test_evaluate_returns_results_in_the_order_asked_on_the_split_asked(folder, 
 
 def test_a_known_failure_is_not_tried_again(folder, space):
     architecture = space.smallest()
-    store = Store(open_storage(folder("a")), "random", space, OBJECTIVES)
+    store = Store(storage_of(folder("a")), "random", space, OBJECTIVES)
     known = {architecture: Evaluation(architecture, {}, 3.0, "RuntimeError: no")}
     pool = FakePool()
     (result,) = evaluate([architecture], pool, store, 1, known, lambda _: None)

@@ -7,12 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fakes import write_recipe
+from fakes import METRICS, write_recipe
 from PIL import Image
 
 import nas
+from nas.folder import create_folder, hold
+from nas.results import hypervolume
 from nas.scoring import build_job
-from spaces import InputError
+from spaces import InputError, load_space
+from supernet.checkpoint import save_checkpoint
 from supernet.data import Normalise
 
 STUDIES = ["search", "random", "test", "reference"]
@@ -57,7 +60,7 @@ def listener():
 
 
 def test_a_finished_run_has_its_files(finished):
-    names = {path.name for path in finished.folder.iterdir()}
+    names = {path.name for path in finished.folder.iterdir() if not path.name.startswith(".")}
     assert names == {
         "run.json",
         "supernet.json",
@@ -111,8 +114,6 @@ def test_front_csv_is_the_front(finished):
 
 
 def test_hypervolume_is_that_of_the_search_table(finished):
-    from nas.results import hypervolume
-
     for study in ("search", "random"):
         points = finished.evaluations(study)[["accuracy", "energy_mj"]].to_numpy()
         expected = hypervolume(points, finished.objectives, finished.reference)
@@ -148,7 +149,9 @@ def test_a_key_may_be_shortened_as_long_as_it_names_one_architecture(finished):
 
 
 def test_the_search_leaves_the_weights_of_the_supernet_as_training_left_them(finished, trained):
-    one, other = nas.Run(trained).supernet().state_dict(), finished.supernet().state_dict()
+    supernet = finished.supernet()
+    assert not any(module.training for module in supernet.modules())
+    one, other = nas.Run(trained).supernet().state_dict(), supernet.state_dict()
     assert all(torch.equal(one[name], tensor) for name, tensor in other.items())
 
 
@@ -203,9 +206,6 @@ def test_a_run_that_is_only_trained_has_an_empty_front_and_a_supernet(trained):
 
 
 def test_an_untrained_run_has_no_supernet_to_load(recipe, tmp_path):
-    from nas.folder import create_folder
-    from spaces import load_space
-
     config = nas.load_recipe(recipe)
     create_folder(tmp_path / "run", config, load_space(config.space), None)
     with pytest.raises(InputError, match="is trained for 0 of 2 epochs; finish it with `nas train` or `nas search`"):
@@ -270,8 +270,8 @@ def tallied(tmp_path, own_module):
         """Run the tiny recipe with an evaluator that writes down what it is called for."""
         own_module("tally", OWN)
         options = f'[options."tally:Tally"]\nlog = "{tmp_path / "log"}"\nfailing = "{failing}"\n\n[data]'
-        metrics = 'seed = 3\nmetrics = ["tally:Tally", "accuracy", "energy_mj"]'
-        path = write_recipe(tmp_path, ("seed = 3", metrics), ("[data]", options), ("population = 6", GIVEN))
+        metrics = 'metrics = ["tally:Tally", "accuracy", "energy_mj"]'
+        path = write_recipe(tmp_path, (METRICS, metrics), ("[data]", options), ("population = 6", GIVEN))
         run = nas.search(path, tmp_path / "run")
         return run, (tmp_path / "log").read_text().split()
 
@@ -314,8 +314,8 @@ def test_a_search_in_which_everything_fails_ends_with_an_empty_front_and_a_repor
 def test_a_reference_that_cannot_be_scored_is_an_error_with_a_way_out(tmp_path, own_module):
     own_module("tally", OWN)
     options = f'[options."tally:Tally"]\nlog = "{tmp_path / "log"}"\nfailing = "all"\n\n[data]'
-    metrics = 'seed = 3\nmetrics = ["tally:Tally", "accuracy", "energy_mj"]'
-    path = write_recipe(tmp_path, ("seed = 3", metrics), ("[data]", options))
+    metrics = 'metrics = ["tally:Tally", "accuracy", "energy_mj"]'
+    path = write_recipe(tmp_path, (METRICS, metrics), ("[data]", options))
     with pytest.raises(InputError, match=r"the largest architecture must be scored .*LookupError.*; set search"):
         nas.search(path, tmp_path / "run")
 
@@ -362,7 +362,7 @@ def test_a_metric_cannot_take_the_name_of_another_column(metric, own_module, rec
     own_module(
         "colliding", f"class Own:\n    metrics = {{{metric!r}: 'min'}}\n    def __call__(self, c): return {{}}\n"
     )
-    with pytest.raises(InputError, match=metric):
+    with pytest.raises(InputError, match=f"got '{metric}'"):
         nas.train(recipe, tmp_path / "run", run={"metrics": ["accuracy", "energy_mj", "colliding:Own"]})
 
 
@@ -374,13 +374,52 @@ def test_an_unwritable_folder_is_refused_before_training(recipe, tmp_path, liste
     assert (tmp_path / "file").read_text() == "precious"
 
 
-def test_a_store_that_is_no_store_is_found_before_training(recipe, tmp_path, listener):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "study.db").write_text("precious")
+def test_a_store_that_is_no_store_is_found_before_training(recipe, trained, listener):
+    for path in trained.glob("supernet*"):
+        path.unlink()
+    (trained / "study.db").write_text("precious")
     with pytest.raises(InputError, match="must be the store of a run"):
-        nas.search(recipe, tmp_path / "run", reporter=listener)
-    assert (tmp_path / "run" / "study.db").read_text() == "precious"
+        nas.search(recipe, trained, reporter=listener)
+    assert (trained / "study.db").read_text() == "precious"
     assert listener.steps == [], "hours of training before the error"
+
+
+@pytest.mark.parametrize("name", ["study.db", "supernet.json", "report.html", "front.csv"])
+def test_files_of_an_unknown_run_are_not_written_over(name, recipe, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_text("precious")
+    with pytest.raises(InputError, match=rf"has \['{name}'\] but no run\.json"):
+        nas.search(recipe, tmp_path / "run")
+    assert [path.read_text() for path in (tmp_path / "run").iterdir()] == ["precious"]
+
+
+def test_results_of_one_supernet_are_not_mixed_with_those_of_another(copied, finished, recipe, tmp_path, snapshot):
+    """A supernet that was trained anew, perhaps on another machine, has other weights."""
+    supernet, state = finished.supernet(), finished.training()
+    with torch.no_grad():
+        supernet.head.weight.mul_(1.001)
+    for path in copied.glob("supernet*"):
+        path.unlink()
+    save_checkpoint(copied, state, supernet, torch.optim.AdamW(supernet.parameters()))
+    with pytest.raises(InputError, match="were scored with another supernet"):
+        nas.search(recipe, copied, search={"evaluations": 18})
+    assert len(nas.Run(copied).evaluations()) == 16
+
+
+def test_two_processes_do_not_write_one_run(copied, recipe, listener):
+    with hold(copied), pytest.raises(InputError, match="another one is at work"):
+        nas.search(recipe, copied, reporter=listener)
+    nas.search(recipe, copied)
+
+
+def test_pictures_that_changed_after_the_search_are_noticed(tmp_path):
+    recipe = write_recipe(tmp_path, ('"digits"\ntrain_images = 200', '"folder"'))
+    pictures = draw_pictures(tmp_path / "a", 1)
+    run = nas.search(recipe, tmp_path / "run", pictures, search={"evaluations": 2, "baseline": False})
+    draw_pictures(tmp_path / "b", 2)
+    shutil.copy(tmp_path / "b" / "cats" / "0.png", pictures / "cats" / "0.png")
+    with pytest.raises(InputError, match=r"the images of .* have changed"):
+        nas.Run(tmp_path / "run").load(run.front().iloc[0]["key"])
 
 
 def draw_pictures(folder, seed):
@@ -404,7 +443,7 @@ def test_other_pictures_are_another_run(tmp_path):
     """``data.name = "folder"`` does not say which pictures: scores of two sets must not meet in one table."""
     recipe = write_recipe(tmp_path, ('"digits"\ntrain_images = 200', '"folder"'))
     nas.train(recipe, tmp_path / "run", draw_pictures(tmp_path / "a", 1))
-    with pytest.raises(InputError, match="images"):
+    with pytest.raises(InputError, match=r"differs in (data\.)?images"):
         nas.train(recipe, tmp_path / "run", draw_pictures(tmp_path / "b", 2))
 
 

@@ -7,6 +7,7 @@ from pymoo.core.population import Population
 
 from nas.algorithms import ALGORITHMS
 from nas.problem import ArchitectureProblem
+from nas.scoring import Evaluation
 from spaces import load_space
 
 
@@ -77,8 +78,6 @@ def test_nsga2_keeps_sound_individuals_before_any_failed_one():
 
 
 def test_a_space_where_everything_fails_is_still_searched():
-    from nas.scoring import Evaluation
-
     space = load_space("digits")
     generations, _ = proposals("nsga2", space, 60, answer=lambda a: Evaluation(a, {}, 0.0, "no"))
     assert len({architecture for generation in generations for architecture in generation}) == 60

@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from fakes import RECIPE, write_recipe
+from fakes import METRICS, RECIPE, write_recipe
 from pydantic import ValidationError
 
 from evaluators import build_evaluators
@@ -111,8 +111,8 @@ def test_an_unknown_table_is_an_unknown_key(load):
         ("seed = 3", 'seed = "3"', "seed should be a valid integer, got '3'"),
         ("seed = 3", "seed = true", "seed should be a valid integer, got True"),
         ('space = "space.toml"', "space = 3", "space should be a valid string, got 3"),
-        ("seed = 3", "metrics = []", r"metrics .*at least 1 item.*, got \[\]"),
-        ("seed = 3", 'metrics = "accuracy"', "metrics .*, got 'accuracy'"),
+        (METRICS, "metrics = []", r"metrics .*at least 1 item.*, got \[\]"),
+        (METRICS, 'metrics = "accuracy"', "metrics .*, got 'accuracy'"),
         (
             "train_images = 200",
             "train_images = 19",
@@ -122,7 +122,7 @@ def test_an_unknown_table_is_an_unknown_key(load):
         ("epochs = 2", "epochs = 1.5", "training.epochs .*integer.*, got 1.5"),
         ("epochs = 2", 'epochs = "two"', "training.epochs .*integer.*, got 'two'"),
         ("learning_rate = 3e-3", "learning_rate = 0.0", "training.learning_rate must be above 0, got 0.0"),
-        ("learning_rate = 3e-3", "learning_rate = nan", "training.learning_rate must be above 0, got nan"),
+        ("learning_rate = 3e-3", "learning_rate = nan", "values must be texts, finite numbers, booleans"),
         ("warmup_epochs = 1", "warmup_epochs = 2", "training.warmup_epochs must be 0 or more and below epochs 2"),
         ("mixup = 0.0", "mixup = -0.1", "training.mixup must be 0 or more, got -0.1"),
         ("mixup = 0.0", 'precision = "half"', r"training.precision must be one of \['float32', 'bfloat16'\]"),
@@ -137,7 +137,7 @@ def test_an_unknown_table_is_an_unknown_key(load):
         ('pool = "local"', 'pool = "slurm"', "workers.pool should be 'local' or 'ray', got 'slurm'"),
         ('pool = "local"', "count = 0", "workers.count should be greater than or equal to 1, got 0"),
         ('[workers]\npool = "local"', "workers = 2", "workers .*, got 2"),
-        ("seed = 3", "seed = 1979-05-27", "values must be texts, numbers, booleans, lists or tables"),
+        ("seed = 3", "seed = 1979-05-27", "values must be texts, finite numbers, booleans, lists or tables"),
     ],
     ids=lambda text: text[:40],
 )
@@ -155,7 +155,7 @@ def test_wrong_values_are_refused_with_rule_and_fact(old, new, text, tmp_path):
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 def test_a_hypervolume_reference_must_be_finite(value, load):
-    with pytest.raises(InputError, match=r"hypervolume_reference.*finite"):
+    with pytest.raises(InputError, match="finite"):
         load(("population = 6", f"hypervolume_reference = {{ accuracy = 0.0, energy_mj = {value} }}"))
 
 
@@ -278,7 +278,7 @@ def test_changed_returns_another_recipe_and_leaves_the_first_alone(load):
             {"training": {"warmup_epochs": 7.0}},
             "training.warmup_epochs must be 0 or more and .*, got 7.0",
         ),
-        ({"workers": {"pool": object()}}, "values must be texts, numbers, booleans, lists or tables"),
+        ({"workers": {"pool": object()}}, "values must be texts, finite numbers, booleans, lists or tables"),
         ({"serach": {"evaluations": 5}}, "serach"),
     ],
     ids=str,
@@ -290,5 +290,5 @@ def test_changes_are_checked_like_a_recipe(changes, text, load):
 
 
 def test_a_dumped_recipe_is_read_back_as_the_same(load):
-    config = load(("seed = 3", 'seed = 3\nmetrics = ["f_aeb", "accuracy", "energy_mj"]\noptions.f_aeb.form = "sum"'))
+    config = load((METRICS, 'metrics = ["f_aeb", "accuracy", "energy_mj"]\noptions.f_aeb.form = "sum"'))
     assert parse_recipe(config.model_dump(mode="json"), "dump") == config

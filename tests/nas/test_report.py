@@ -6,7 +6,8 @@ import subprocess
 from html.parser import HTMLParser
 
 import pytest
-from fakes import OBJECTIVES, half_failing, write_recipe
+from fakes import METRICS, OBJECTIVES, half_failing, write_recipe
+from PIL import Image
 
 import nas
 from nas.folder import create_folder
@@ -139,8 +140,7 @@ def test_writing_it_again_gives_the_same_page_and_no_other_file(copied, snapshot
     before = snapshot(copied)
     assert write_report(nas.Run(copied)) == copied / REPORT
     after = snapshot(copied)
-    assert set(after) == set(before)
-    assert {name for name in after if after[name] != before[name]} <= {REPORT}
+    assert {name for name in after if after[name] != before.get(name)} <= {REPORT}
 
 
 def test_a_run_that_was_only_trained_has_a_report(copied):
@@ -166,7 +166,7 @@ def evil_run(tmp_path, own_module, space):
     own_module("own_metrics", OWN)
     values = space.to_dict()
     space = SearchSpace.from_dict({**values, "name": EVIL})
-    recipe = write_recipe(tmp_path, ("seed = 3", 'seed = 3\nmetrics = ["own_metrics:Own"]'))
+    recipe = write_recipe(tmp_path, (METRICS, 'metrics = ["own_metrics:Own"]'))
     config = nas.load_recipe(recipe)
     create_folder(tmp_path / "run", config, space, None)
     store = Store(open_storage(tmp_path / "run"), "search", space, OBJECTIVES)
@@ -244,8 +244,6 @@ def test_a_browser_draws_the_front_without_console_errors(finished, evil_run, tm
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 def test_a_browser_takes_a_picture_of_the_report_that_is_not_blank(finished, tmp_path):
-    from PIL import Image
-
     picture = tmp_path / "report.png"
     subprocess.run(
         [

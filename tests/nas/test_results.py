@@ -130,6 +130,16 @@ def test_is_pareto_is_brute_force_over_complete_rows_and_never_failed_ones(frame
     assert 1 <= sum(expected) < len(expected)
 
 
+def test_metrics_of_an_evaluation_that_never_ended_are_missing(frame_of, space, tmp_path):
+    frame_of([with_spikes(space.smallest())], running=[space.largest()])
+    storage = open_storage(tmp_path)
+    _, running = read_trials(storage, "search")
+    storage.set_trial_user_attr(running._trial_id, "accuracy", 1.0)  # then the machine went down
+    frame = evaluations_frame(read_trials(open_storage(tmp_path), "search"), space, METRICS, OBJECTIVES)
+    assert frame["state"][1] == "running"
+    assert pd.isna(frame["accuracy"][1])
+
+
 def test_equal_rows_are_all_pareto(frame_of, space):
     results = [Evaluation(a, {"accuracy": 0.5, "energy_mj": 1.0, "spikes": 1.0}, 0.1) for a in list(space)[:4]]
     assert frame_of(results)["is_pareto"].all()

@@ -8,6 +8,7 @@ import torch
 
 from nas.config import load_recipe
 from nas.scoring import Scorer, build_job, load_run_data, objective_senses
+from spaces import Architecture, InputError, Layer
 from supernet.data import Split
 
 
@@ -120,8 +121,6 @@ def test_whatever_goes_wrong_is_a_failure_with_its_reason_and_no_metrics(
 
 
 def test_an_architecture_too_large_for_the_supernet_is_a_failure(job):
-    from spaces import Architecture, Layer
-
     result = Scorer(job).score(Architecture(32, 1, (Layer(1.0, 1, 1.0, 2.0),)))
     assert result.failure.startswith("InputError: an architecture must fit into the network that runs it")
 
@@ -140,8 +139,6 @@ def test_training_images_are_as_many_as_the_recipe_says():
     ],
 )
 def test_objectives_must_be_different_metrics(objectives, text):
-    from spaces import InputError
-
     config = load_recipe("digits").changed(search={"objectives": objectives})
     with pytest.raises(InputError, match=text):
         objective_senses(config)
