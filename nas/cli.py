@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import redirect_stdout
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
@@ -135,7 +136,7 @@ def search(
     from nas.progress import Bars
     from nas.report import REPORT
 
-    with Bars() as bars:
+    with Bars() as bars, redirect_stdout(sys.stderr):  # Ray speaks on standard output, which is for the result
         run = pipeline.search(
             recipe,
             out,

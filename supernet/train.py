@@ -72,10 +72,15 @@ def train(
     state = Checkpoint(seed, data.name, settings, model.architecture, model.skeleton, space)
     if checkpoint is not None:
         state = load_checkpoint(checkpoint, state, model, epoch_trainer.optimizer)
-    while not state.complete:
-        state = state.after(epoch_trainer.run(state.epoch, report))
-        if checkpoint is not None and (state.complete or state.epoch % settings.checkpoint_every == 0):
-            save_checkpoint(checkpoint, state, model, epoch_trainer.optimizer)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(settings.threads or threads)
+    try:
+        while not state.complete:
+            state = state.after(epoch_trainer.run(state.epoch, report))
+            if checkpoint is not None and (state.complete or state.epoch % settings.checkpoint_every == 0):
+                save_checkpoint(checkpoint, state, model, epoch_trainer.optimizer)
+    finally:
+        torch.set_num_threads(threads)
     return model.eval()
 
 

@@ -239,6 +239,12 @@ def test_a_space_that_no_architecture_satisfies_is_refused(old, new, text, comma
     assert not (tmp_path / "run").exists()
 
 
+def test_a_reason_of_several_lines_becomes_one(command, own_module, tmp_path):
+    own_module("wordy", "class Own:\n    def __init__(self):\n        raise ValueError('one\\ntwo\\n\\n  three')\n")
+    path = write_recipe(tmp_path, (METRICS, 'metrics = ["accuracy", "energy_mj", "wordy:Own"]'))
+    assert "one two three" in refused(command("train", path, "--out", tmp_path / "run"))
+
+
 def test_a_missing_recipe_or_space_is_refused(command, tmp_path):
     assert "no recipe at" in refused(command("search", tmp_path / "none.toml"))
     assert "a recipe is one of" in refused(command("train", "mars"))
