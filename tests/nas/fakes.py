@@ -38,13 +38,13 @@ metrics = ["accuracy", "energy_mj", "parameters", "spikes"]
 
 [data]
 name = "digits"
-train_images = 200
+train_images = 1000
 
 [training]
 epochs = 2
-batch_size = 64
-learning_rate = 3e-3
-warmup_epochs = 1
+batch_size = 16
+learning_rate = 1e-2
+warmup_epochs = 0.2
 mixup = 0.0
 
 [scoring]

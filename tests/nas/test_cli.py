@@ -192,7 +192,7 @@ def refused(result):
         ("evaluations = 16", "evaluations = 0", "search.evaluations should be greater than or equal to 1, got 0"),
         ("epochs = 2", 'epochs = "2"', "training.epochs should be a valid integer, got '2'"),
         (
-            "warmup_epochs = 1",
+            "warmup_epochs = 0.2",
             "warmup_epochs = 5",
             "training.warmup_epochs must be 0 or more and below epochs 2",
         ),
@@ -294,7 +294,7 @@ def test_missing_or_truncated_data_is_refused(how, text, command, tmp_path):
         labels = idx((np.arange(count) % 10).astype(np.uint8))
         (tmp_path / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(images))
         (tmp_path / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
-    path = write_recipe(tmp_path, ('"digits"\ntrain_images = 200', '"mnist"'))
+    path = write_recipe(tmp_path, ('"digits"\ntrain_images = 1000', '"mnist"'))
     assert command("train", path, "--out", tmp_path / "whole", "--data-dir", tmp_path)[0] == 0
     victim = tmp_path / "train-images-idx3-ubyte.gz"
     whole = victim.read_bytes()

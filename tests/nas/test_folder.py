@@ -52,7 +52,7 @@ def test_what_continues_a_run_is_taken_and_recorded(changes, config, space, tmp_
         ({"run": {"seed": 4}}, r"seed \(3 there, 4 here\)"),
         ({"run": {"metrics": ["accuracy", "energy_mj"]}}, "metrics"),
         ({"run": {"metrics": ["accuracy", "energy_mj", "f_aeb"]}, "options": {"f_aeb": {"form": "sum"}}}, "options"),
-        ({"data": {"train_images": 100}}, r"data.train_images \(200 there, 100 here\)"),
+        ({"data": {"train_images": 100}}, r"data.train_images \(1000 there, 100 here\)"),
         ({"training": {"epochs": 3}}, r"training.epochs \(2 there, 3 here\)"),
         ({"scoring": {"batch_size": 32}}, r"scoring.batch_size \(64 there, 32 here\)"),
         ({"search": {"population": 7}}, r"search.population \(6 there, 7 here\)"),

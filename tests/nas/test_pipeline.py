@@ -413,7 +413,7 @@ def test_two_processes_do_not_write_one_run(copied, recipe, listener):
 
 
 def test_pictures_that_changed_after_the_search_are_noticed(tmp_path):
-    recipe = write_recipe(tmp_path, ('"digits"\ntrain_images = 200', '"folder"'))
+    recipe = write_recipe(tmp_path, ('"digits"\ntrain_images = 1000', '"folder"'))
     pictures = draw_pictures(tmp_path / "a", 1)
     run = nas.search(recipe, tmp_path / "run", pictures, search={"evaluations": 2, "baseline": False})
     draw_pictures(tmp_path / "b", 2)
@@ -432,7 +432,7 @@ def draw_pictures(folder, seed):
 
 
 def test_a_run_on_pictures_of_ones_own_remembers_them(tmp_path):
-    recipe = write_recipe(tmp_path, ('"digits"\ntrain_images = 200', '"folder"'))
+    recipe = write_recipe(tmp_path, ('"digits"\ntrain_images = 1000', '"folder"'))
     run = nas.search(recipe, tmp_path / "run", draw_pictures(tmp_path / "a", 1), search={"evaluations": 3})
     assert run.space.skeleton.num_classes == 2
     network = nas.Run(tmp_path / "run").load(run.front().iloc[0]["key"])
@@ -441,7 +441,7 @@ def test_a_run_on_pictures_of_ones_own_remembers_them(tmp_path):
 
 def test_other_pictures_are_another_run(tmp_path):
     """``data.name = "folder"`` does not say which pictures: scores of two sets must not meet in one table."""
-    recipe = write_recipe(tmp_path, ('"digits"\ntrain_images = 200', '"folder"'))
+    recipe = write_recipe(tmp_path, ('"digits"\ntrain_images = 1000', '"folder"'))
     nas.train(recipe, tmp_path / "run", draw_pictures(tmp_path / "a", 1))
     with pytest.raises(InputError, match=r"differs in (data\.)?images"):
         nas.train(recipe, tmp_path / "run", draw_pictures(tmp_path / "b", 2))

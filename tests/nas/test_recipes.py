@@ -114,16 +114,16 @@ def test_an_unknown_table_is_an_unknown_key(load):
         (METRICS, "metrics = []", r"metrics .*at least 1 item.*, got \[\]"),
         (METRICS, 'metrics = "accuracy"', "metrics .*, got 'accuracy'"),
         (
-            "train_images = 200",
+            "train_images = 1000",
             "train_images = 19",
             "data.train_images should be .* or equal to 20, got 19",
         ),
         ("epochs = 2", "epochs = 0", "training.epochs must be 1 or more, got 0"),
         ("epochs = 2", "epochs = 1.5", "training.epochs .*integer.*, got 1.5"),
         ("epochs = 2", 'epochs = "two"', "training.epochs .*integer.*, got 'two'"),
-        ("learning_rate = 3e-3", "learning_rate = 0.0", "training.learning_rate must be above 0, got 0.0"),
-        ("learning_rate = 3e-3", "learning_rate = nan", "values must be texts, finite numbers, booleans"),
-        ("warmup_epochs = 1", "warmup_epochs = 2", "training.warmup_epochs must be 0 or more and below epochs 2"),
+        ("learning_rate = 1e-2", "learning_rate = 0.0", "training.learning_rate must be above 0, got 0.0"),
+        ("learning_rate = 1e-2", "learning_rate = nan", "values must be texts, finite numbers, booleans"),
+        ("warmup_epochs = 0.2", "warmup_epochs = 2", "training.warmup_epochs must be 0 or more and below epochs 2"),
         ("mixup = 0.0", "mixup = -0.1", "training.mixup must be 0 or more, got -0.1"),
         ("mixup = 0.0", 'precision = "half"', r"training.precision must be one of \['float32', 'bfloat16'\]"),
         ("mixup = 0.0", 'sampling = "double"', r"training.sampling must be one of \['sandwich', 'single'\]"),
@@ -164,7 +164,7 @@ def test_a_hypervolume_reference_must_be_finite(value, load):
     [
         ('name = "tiny"\n', "name"),
         ('space = "space.toml"\n', "space"),
-        ('[data]\nname = "digits"\ntrain_images = 200\n', "data"),
+        ('[data]\nname = "digits"\ntrain_images = 1000\n', "data"),
     ],
 )
 def test_missing_keys_are_named(line, key, tmp_path):

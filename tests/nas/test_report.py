@@ -191,6 +191,13 @@ def test_markup_in_names_and_reasons_stays_text(evil_run):
     assert "<img src=x" not in html
 
 
+def test_what_was_not_yet_scored_on_the_test_split_is_no_number(evil_run):
+    figure = front_figure(evil_run, evil_run.evaluations(), evil_run.evaluations("random"), evil_run.front())
+    texts = [text for trace in figure.data for text in trace.text or ()]
+    assert texts
+    assert not [text for text in texts if "nan" in text]
+
+
 def test_a_failed_half_is_counted_and_shown_on_no_figure(evil_run):
     frame = evil_run.evaluations()
     failed = int((frame["state"] == "failed").sum())

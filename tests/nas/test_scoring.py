@@ -55,7 +55,7 @@ def test_validation_images_play_no_part_in_the_test_score(job, architecture):
 
 def test_the_three_splits_share_no_image(finished, job):
     splits = (finished.data.train, job.splits["validation"], job.splits["test"])
-    assert [len(split) for split in splits] == [200, 60, 360]
+    assert [len(split) for split in splits] == [1000, 60, 360]
     images = [{image.tobytes() for image in split.images} for split in splits]
     assert not images[0] & images[1]
     assert not images[0] & images[2]
