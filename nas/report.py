@@ -96,7 +96,8 @@ def front_figure(run: Run, search: pd.DataFrame, random: pd.DataFrame, front: pd
         ("search, front", front, "lines+markers", {"color": _BLUE, "size": 9}),
     ]
     if f"test_{y}" in front:
-        on_test = front.assign(**{name: front[f"test_{name}"] for name in run.objectives})
+        scored = front[front[f"test_{y}"].notna()]
+        on_test = scored.assign(**{name: scored[f"test_{name}"] for name in run.objectives})
         open_circle = {"color": _BLUE, "size": 9, "symbol": "circle-open"}
         groups.append(("the same networks, test split", on_test, "markers", open_circle))
     for name, frame, mode, marker in groups:
@@ -123,7 +124,7 @@ def front_figure(run: Run, search: pd.DataFrame, random: pd.DataFrame, front: pd
 def _hover(run: Run, row: pd.Series[Any]) -> str:
     genes = [f"{name} {row[name]:g}" for name in run.space.columns if pd.notna(row[name])]
     metrics = [f"{name} {row[name]:.5g}" for name in run.metrics]
-    tests = [f"{name} {row[name]:.5g}" for name in row.index if str(name).startswith("test_")]
+    tests = [f"{name} {row[name]:.5g}" for name in row.index if str(name).startswith("test_") and pd.notna(row[name])]
     lines = [f"<b>{row['key']}</b>", *metrics, *tests, ", ".join(genes[:3])]
     per_layer = (len(genes) - 3) // max(1, int(row["depth"]))
     lines += [", ".join(genes[start : start + per_layer]) for start in range(3, len(genes), per_layer)]

@@ -32,7 +32,7 @@ tau = [1.5, 2.0]
 
 RECIPE = """
 name = "tiny"
-seed = 3
+seed = 9
 space = "space.toml"
 metrics = ["accuracy", "energy_mj", "parameters", "spikes"]
 

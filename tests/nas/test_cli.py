@@ -188,7 +188,7 @@ def refused(result):
     ("old", "new", "text"),
     [
         ("[search]", "[search]\npopulatoin = 5", "unknown key search.populatoin; known keys here are"),
-        ("seed = 3", "sede = 3", "unknown key sede; known keys here are"),
+        ("seed = 9", "sede = 9", "unknown key sede; known keys here are"),
         ("evaluations = 16", "evaluations = 0", "search.evaluations should be greater than or equal to 1, got 0"),
         ("epochs = 2", 'epochs = "2"', "training.epochs should be a valid integer, got '2'"),
         (
@@ -206,7 +206,7 @@ def refused(result):
         ("space.toml", "mars.toml", "no space file at"),
         ("space.toml", "mars", "a space is one of"),
         ('"digits"', '"mars"', "data must be one of"),
-        ("seed = 3", "seed = ", "must be a TOML file"),
+        ("seed = 9", "seed = ", "must be a TOML file"),
     ],
     ids=lambda text: text[:40],
 )
@@ -379,7 +379,7 @@ def test_a_damaged_checkpoint_is_refused(how, text, command, copied, recipe, sna
 def test_a_run_folder_of_another_recipe_is_refused(verb, command, recipe, other_space, copied, snapshot):
     before = snapshot(copied)
     assert "differs in space.genes.embed_dim" in refused(command(verb, other_space, "--out", copied))
-    assert "differs in seed (3 there, 4 here)" in refused(command(verb, recipe, "--out", copied, "--seed", 4))
+    assert "differs in seed (9 there, 4 here)" in refused(command(verb, recipe, "--out", copied, "--seed", 4))
     assert snapshot(copied) == before
 
 

@@ -49,7 +49,7 @@ def test_what_continues_a_run_is_taken_and_recorded(changes, config, space, tmp_
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({"run": {"seed": 4}}, r"seed \(3 there, 4 here\)"),
+        ({"run": {"seed": 4}}, r"seed \(9 there, 4 here\)"),
         ({"run": {"metrics": ["accuracy", "energy_mj"]}}, "metrics"),
         ({"run": {"metrics": ["accuracy", "energy_mj", "f_aeb"]}, "options": {"f_aeb": {"form": "sum"}}}, "options"),
         ({"data": {"train_images": 100}}, r"data.train_images \(1000 there, 100 here\)"),

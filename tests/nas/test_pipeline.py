@@ -90,6 +90,17 @@ def test_shared_architectures_have_the_same_scores_in_both_studies_and_were_scor
     assert (random.loc[shared, "duration"] == 0).all()
 
 
+def test_the_reference_is_not_scored_again_when_it_is_proposed(finished, space):
+    """Seed 9 of the tiny recipe was chosen for proposing the largest architecture."""
+    columns = ["key", *finished.metrics]
+    both = pd.concat([finished.evaluations("search"), finished.evaluations("random")])
+    rows = both[both["key"] == space.largest().key]
+    assert len(rows) >= 1
+    assert (rows["duration"] == 0).all()
+    (reference,) = finished.evaluations("reference")[columns].to_dict("records")
+    assert all(row == reference for row in rows[columns].to_dict("records"))
+
+
 def test_front_is_a_table_with_scores_on_both_splits(finished):
     front = finished.front()
     assert isinstance(front, pd.DataFrame)

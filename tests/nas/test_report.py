@@ -104,7 +104,7 @@ def test_the_summary_says_how_many_and_both_hypervolumes(page, finished):
 
 def test_facts_say_what_the_run_was_made_with(page, finished):
     facts = dict(page.tables[-1])
-    assert facts["seed"] == "3"
+    assert facts["seed"] == "9"
     assert facts["space"] == "tiny, 288 architectures"
     assert facts["data"] == "digits"
     assert facts["algorithm"] == "nsga2, population 6"
