@@ -70,6 +70,12 @@ def create_folder(
                 f"{folder} holds a run of another recipe, which differs in {', '.join(different)}; choose another "
                 "folder with --out, or the recipe it was made with"
             )
+        before, now = (run["recipe"]["search"]["evaluations"] for run in (old, values))
+        if now < before:
+            raise InputError(
+                f"search.evaluations can grow in a run folder, not shrink: {before} in {folder}, got {now}; choose "
+                "another folder with --out"
+            )
         values["facts"] = old["facts"]
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -111,7 +111,7 @@ class Scorer:
         try:
             with threads(self._job.threads):
                 metrics = score(Candidate(architecture, self._supernet, self._images[split]), self._evaluators)
-        except Exception as error:  # the worker boundary: a failure is data
+        except (Exception, SystemExit) as error:  # the worker boundary: a failure is data
             failure = f"{type(error).__name__}: {error}"
         return Evaluation(architecture, metrics, time.perf_counter() - began, failure)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, Self
 
 import ray
+from ray._private import ray_constants
 
 from nas.scoring import Evaluation, Scorer, ScoringJob, SplitName
 from spaces import Architecture, InputError
@@ -68,7 +71,7 @@ class RayPool:
     """Scores in Ray actors, each of which loads the supernet once.
 
     Nothing is started before the first ``submit``. The pool joins the Ray cluster that this process is connected
-    to, or else starts one on this machine, which only holders of its token can use. A dead actor is replaced;
+    to, or else starts one that listens on 127.0.0.1 only and asks for its token. A dead actor is replaced;
     what it was scoring is scored again, and has failed if it kills :data:`MAX_DEATHS` workers.
 
     Args:
@@ -97,13 +100,14 @@ class RayPool:
         if not ray.is_initialized():
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-            ray.init(
-                address="local",
-                num_cpus=self._count * self._job.threads + 1,  # one core is left for Ray's other tasks
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="ERROR",
-            )
+            with _loopback_only():
+                ray.init(
+                    address="local",
+                    num_cpus=self._count * self._job.threads + 1,  # one core is left for Ray's other tasks
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                )
             self._owns_cluster = True
         needed, available = self._count * self._job.threads, ray.cluster_resources().get("CPU", 0)
         if needed > available:
@@ -158,6 +162,21 @@ class RayPool:
             ray.kill(actor)
         if self._owns_cluster:
             ray.shutdown()
+
+
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Let a Ray that is started inside the block listen on 127.0.0.1 only.
+
+    Ray replaces a loopback node address by the machine's own one, and has no public switch against that; this is
+    the switch that it uses itself on systems where it runs on a single machine.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 class _Actor:

@@ -197,6 +197,28 @@ def test_a_longer_budget_goes_on_and_ends_like_one_that_was_long_from_the_start(
     assert len(grown.evaluations("reference")) == 1
 
 
+class Interrupting(Listener):
+    """A reporter that ends the run when its baseline begins."""
+
+    def start(self, title, total, objectives):
+        if title == "random":
+            raise KeyboardInterrupt
+        super().start(title, total, objectives)
+
+
+def test_search_and_baseline_are_never_compared_at_different_budgets(trained, recipe):
+    """A run is stopped after its search, and goes on with fewer evaluations than it has already done."""
+    with pytest.raises(KeyboardInterrupt):
+        nas.search(recipe, trained, reporter=Interrupting())
+    assert len(nas.Run(trained).evaluations()) == 16
+    try:
+        nas.search(recipe, trained, search={"evaluations": 8})
+    except InputError:
+        nas.search(recipe, trained)
+    run = nas.Run(trained)
+    assert len(run.evaluations("random")) == len(run.evaluations()) == 16
+
+
 def test_training_first_and_searching_later_is_the_same_run(trained, finished, recipe, comparable, listener):
     later = nas.search(recipe, trained, reporter=listener)
     assert "training" not in listener.steps

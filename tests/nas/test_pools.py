@@ -183,6 +183,15 @@ def test_a_pool_stops_the_ray_that_it_started(by_ray):
     assert set(states) <= {"Z"}
 
 
+@LINUX
+def test_ray_listens_on_this_machine_only(by_ray):
+    _, watcher, before = by_ray
+    seen = watcher.seen - before
+    assert {"raylet", "gcs_server"} <= {name for name, _, _ in seen}
+    assert sorted(listener for listener in seen if not is_loopback(listener[1])) == []
+
+
+@pytest.mark.slow
 def test_a_stranger_without_the_token_cannot_join_the_ray_that_a_pool_starts(job, space):
     join = "import ray; ray.init(address='{}', logging_level='ERROR'); print('joined')"
     with RayPool(job, 1) as pool:

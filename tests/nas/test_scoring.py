@@ -92,6 +92,11 @@ class Raises:
     def __call__(self, candidate):
         raise LookupError("no such thing")
 
+class Exits:
+    metrics = {"own": "min"}
+    def __call__(self, candidate):
+        raise SystemExit("gave up")
+
 class Gives:
     metrics = {"own": "min"}
     def __init__(self, value: str = "nan"):
@@ -105,6 +110,7 @@ class Gives:
     ("evaluator", "options", "reason"),
     [
         ("Raises", {}, "LookupError: no such thing"),
+        ("Exits", {}, "SystemExit: gave up"),
         ("Gives", {"value": "nan"}, "ArithmeticError: own must be finite, got nan"),
         ("Gives", {"value": "inf"}, "ArithmeticError: own must be finite, got inf"),
         ("Gives", {"value": "other"}, "ArithmeticError: raising:Gives must give ['own'], got ['other']"),
