@@ -63,14 +63,14 @@ def create_folder(
             )
     else:
         old = read_run(folder)
-        parse_recipe(old["recipe"], str(folder / RUN))
+        recorded = parse_recipe(old["recipe"], str(folder / RUN))
         different = _differences(_identity(old), _identity(values))
         if different:
             raise InputError(
                 f"{folder} holds a run of another recipe, which differs in {', '.join(different)}; choose another "
                 "folder with --out, or the recipe it was made with"
             )
-        before, now = (run["recipe"]["search"]["evaluations"] for run in (old, values))
+        before, now = recorded.search.evaluations, config.search.evaluations
         if now < before:
             raise InputError(
                 f"search.evaluations can grow in a run folder, not shrink: {before} in {folder}, got {now}; choose "
