@@ -17,8 +17,13 @@ class EntangledLinear(nn.Linear):
 
     def forward(self, x: Tensor, out_features: int | None = None) -> Tensor:
         """Map ``(..., n_in)`` to ``(..., out_features)``, ``n_in <= in_features``."""
-        weight = self.weight[:out_features, : x.shape[-1]].contiguous()
-        return F.linear(x, weight, None if self.bias is None else self.bias[:out_features])
+        weight, bias = self.sliced(x.shape[-1], out_features)
+        return F.linear(x, weight.contiguous(), bias)
+
+    def sliced(self, in_features: int, out_features: int | None) -> tuple[Tensor, Tensor | None]:
+        """Return the leading part of weight and bias, as views."""
+        bias = None if self.bias is None else self.bias[:out_features]
+        return self.weight[:out_features, :in_features], bias
 
 
 class EntangledConv2d(nn.Conv2d):
@@ -26,9 +31,13 @@ class EntangledConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor, out_channels: int | None = None) -> Tensor:
         """Map ``(B, c_in, H, W)`` to ``(B, out_channels, H', W')``, ``c_in <= in_channels``."""
-        weight = self.weight[:out_channels, : x.shape[1]].contiguous()
+        weight, bias = self.sliced(x.shape[1], out_channels)
+        return F.conv2d(x, weight.contiguous(), bias, self.stride, self.padding)
+
+    def sliced(self, in_channels: int, out_channels: int | None) -> tuple[Tensor, Tensor | None]:
+        """Return the leading part of weight and bias, as views."""
         bias = None if self.bias is None else self.bias[:out_channels]
-        return F.conv2d(x, weight, bias, self.stride, self.padding)
+        return self.weight[:out_channels, :in_channels], bias
 
 
 class EntangledBatchNorm(_BatchNorm):
@@ -45,18 +54,33 @@ class EntangledBatchNorm(_BatchNorm):
         if input.dim() not in (2, 4):
             raise ValueError(f"batch normalisation takes (B, C) or (B, C, H, W), got {tuple(input.shape)}")
 
+    def update_statistics(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Move the running statistics towards those of a batch, as a training step does.
+
+        Args:
+            mean: Per channel, ``(C,)``.
+            variance: Per channel, biased, ``(C,)``.
+            count: Values per channel.
+        """
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        momentum, n = self._next_momentum(), len(mean)
+        unbiased = variance * (count / max(count - 1, 1))
+        self.running_mean[:n].lerp_(mean.to(self.running_mean.dtype), momentum)
+        self.running_var[:n].lerp_(unbiased.to(self.running_var.dtype), momentum)
+
+    def _next_momentum(self) -> float:
+        """Count a batch, and return the weight of its statistics."""
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        return 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum  # cumulative average
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` by its batch in training and by the running statistics in evaluation."""
         self._check_input_dim(x)
         n = x.shape[1]
         assert self.running_mean is not None
         assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        momentum = self.momentum
-        if self.training:
-            self.num_batches_tracked.add_(1)
-            if momentum is None:  # cumulative average
-                momentum = 1 / int(self.num_batches_tracked)
         return F.batch_norm(
             x,
             self.running_mean[:n],
@@ -64,6 +88,6 @@ class EntangledBatchNorm(_BatchNorm):
             self.weight[:n],
             self.bias[:n],
             self.training,
-            momentum or 0.0,
+            self._next_momentum() if self.training else 0.0,
             self.eps,
         )

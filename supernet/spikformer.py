@@ -7,12 +7,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from spaces import Architecture, InputError, Layer, SearchSpace, Skeleton, hidden_width
+from supernet import fused
 from supernet.layers import EntangledBatchNorm, EntangledLinear
 from supernet.neurons import build_neuron
 from supernet.stems import SpikingPatchStem
@@ -27,16 +29,41 @@ ATTENTION_THRESHOLD = 0.5
 class LinearNeuron(nn.Module):
     """Linear layer, batch normalisation and neuron: tokens in, spikes out."""
 
-    def __init__(self, in_features: int, out_features: int, skeleton: Skeleton) -> None:
+    def __init__(self, in_features: int, out_features: int, skeleton: Skeleton, executor: str = "auto") -> None:
         super().__init__()
         self.linear = EntangledLinear(in_features, out_features)
         self.bn = EntangledBatchNorm(out_features)
-        self.neuron = build_neuron(skeleton)
+        self.neuron = build_neuron(skeleton, executor)
 
     def forward(self, x: Tensor, out_features: int, layer: Layer) -> Tensor:
         """Map tokens ``(T, B, N, n_in)`` to spikes ``(T, B, N, out_features)``."""
+        spikes = fused_projections([self], x, out_features, layer) if self.training else None
+        if spikes is not None:
+            return spikes
         current = self.bn(self.linear(x, out_features).flatten(0, 2)).unflatten(0, x.shape[:3])
         return cast(Tensor, self.neuron(current, layer.v_threshold, layer.tau))
+
+
+def fused_projections(parts: Sequence[LinearNeuron], x: Tensor, width: int, layer: Layer) -> Tensor | None:
+    """Return the training spikes of projections of one input side by side, or None without compiled neurons.
+
+    Args:
+        parts: Layers of equal width.
+        x: Tokens ``(T, B, N, n_in)``.
+        width: Output width of each.
+        layer: Threshold and time constant.
+
+    Returns:
+        Spikes ``(T, B, N, len(parts) * width)``.
+    """
+    dtype, neuron = fused.product_type(x), parts[0].neuron
+    kernels = neuron.compiled(x, dtype)
+    if kernels is None or (len(parts) > 1 and any(True for _ in neuron.parameters())):
+        return None  # neurons that learn differ from one another
+    weights, biases = zip(*(part.linear.sliced(x.shape[-1], width) for part in parts), strict=True)
+    y = fused.linear(x, weights, dtype)
+    k = neuron.constant_list(layer.v_threshold, layer.tau)
+    return fused.norm_fire(y, len(x), [part.bn for part in parts], biases, kernels, k)
 
 
 class SpikeProduct(nn.Module):
@@ -50,37 +77,44 @@ class SpikeProduct(nn.Module):
 class SpikingSelfAttention(nn.Module):
     """Attention without softmax: neuron(q kᵀ v / 8) of binary q, k and v, then a projection."""
 
-    def __init__(self, embed_dim: int, skeleton: Skeleton) -> None:
+    def __init__(self, embed_dim: int, skeleton: Skeleton, executor: str = "auto") -> None:
         super().__init__()
-        self.q = LinearNeuron(embed_dim, embed_dim, skeleton)
-        self.k = LinearNeuron(embed_dim, embed_dim, skeleton)
-        self.v = LinearNeuron(embed_dim, embed_dim, skeleton)
+        self.q = LinearNeuron(embed_dim, embed_dim, skeleton, executor)
+        self.k = LinearNeuron(embed_dim, embed_dim, skeleton, executor)
+        self.v = LinearNeuron(embed_dim, embed_dim, skeleton, executor)
         self.scores = SpikeProduct()
         self.mix = SpikeProduct()
-        self.neuron = build_neuron(skeleton)
-        self.proj = LinearNeuron(embed_dim, embed_dim, skeleton)
+        self.neuron = build_neuron(skeleton, executor)
+        self.proj = LinearNeuron(embed_dim, embed_dim, skeleton, executor)
 
     def forward(self, x: Tensor, layer: Layer) -> Tensor:
         """Map tokens ``(T, B, N, D)`` to spikes of the same shape."""
-        width = x.shape[-1]
+        width, v_threshold = x.shape[-1], layer.v_threshold * ATTENTION_THRESHOLD
+        qkv = fused_projections([self.q, self.k, self.v], x, width, layer) if self.training else None
+        if qkv is not None:
+            kernels = self.neuron.compiled(qkv, qkv.dtype)
+            assert kernels is not None
+            constants = self.neuron.constant_list(v_threshold, layer.tau)
+            spikes = fused.attend(qkv, layer.num_heads, ATTENTION_SCALE, kernels, constants)
+            return cast(Tensor, self.proj(spikes, width, layer))
         q, k, v = (
             project(x, width, layer).unflatten(-1, (layer.num_heads, -1)).transpose(2, 3)
             for project in (self.q, self.k, self.v)
         )  # each (T, B, heads, N, D / heads)
         mixed = self.mix(self.scores(q, k.transpose(-2, -1)), v) * ATTENTION_SCALE
         current = mixed.transpose(2, 3).flatten(3)
-        spikes = self.neuron(current, layer.v_threshold * ATTENTION_THRESHOLD, layer.tau)
+        spikes = self.neuron(current, v_threshold, layer.tau)
         return cast(Tensor, self.proj(spikes, width, layer))
 
 
 class Block(nn.Module):
     """Attention and MLP, each added to its input."""
 
-    def __init__(self, embed_dim: int, hidden: int, skeleton: Skeleton) -> None:
+    def __init__(self, embed_dim: int, hidden: int, skeleton: Skeleton, executor: str = "auto") -> None:
         super().__init__()
-        self.attention = SpikingSelfAttention(embed_dim, skeleton)
-        self.fc1 = LinearNeuron(embed_dim, hidden, skeleton)
-        self.fc2 = LinearNeuron(hidden, embed_dim, skeleton)
+        self.attention = SpikingSelfAttention(embed_dim, skeleton, executor)
+        self.fc1 = LinearNeuron(embed_dim, hidden, skeleton, executor)
+        self.fc2 = LinearNeuron(hidden, embed_dim, skeleton, executor)
 
     def forward(self, x: Tensor, layer: Layer) -> Tensor:
         """Map tokens ``(T, B, N, D)`` to the same shape."""
@@ -95,19 +129,21 @@ class Spikformer(nn.Module):
     Args:
         skeleton: Input, stem resolution, classes and neuron.
         architecture: Widths and depth of the parameters, and what a call runs by default.
+        executor: Who computes the neurons, a row of ``supernet.neurons.EXECUTORS``; ``reference`` also takes
+            the plain layers in training.
 
     Shape:
         Images ``(B, C, H, W)`` to logits ``(B, num_classes)``.
     """
 
-    def __init__(self, skeleton: Skeleton, architecture: Architecture) -> None:
+    def __init__(self, skeleton: Skeleton, architecture: Architecture, executor: str = "auto") -> None:
         super().__init__()
         self.skeleton = skeleton
         self.architecture = architecture
         width = architecture.embed_dim
-        self.stem = SpikingPatchStem(width, skeleton)
+        self.stem = SpikingPatchStem(width, skeleton, executor)
         self.blocks = nn.ModuleList(
-            Block(width, hidden_width(width, layer.mlp_ratio), skeleton) for layer in architecture.layers
+            Block(width, hidden_width(width, layer.mlp_ratio), skeleton, executor) for layer in architecture.layers
         )
         self.head = EntangledLinear(width, skeleton.num_classes)
         for module in self.modules():

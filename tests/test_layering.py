@@ -18,7 +18,8 @@ MAY_IMPORT = {
 
 LIBRARIES = {
     "spaces": {"numpy"},
-    "supernet": {"numpy", "torch", "cupy", "kornia", "sklearn", "safetensors", "PIL", "pooch", "requests"},
+    "supernet": {"numpy", "torch", "cupy", "kornia", "sklearn", "safetensors", "PIL", "platformdirs"}
+    | {"pooch", "requests"},
     "evaluators": {"numpy", "torch"},
 }
 """Third-party packages of the lower floors; the top floor may use any."""

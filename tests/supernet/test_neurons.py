@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from spaces import InputError, Skeleton
-from supernet.neurons import NEURONS, SURROGATES, build_neuron
+from supernet.neurons import NEURONS, SURROGATES, build_neuron, lif
 
 SHAPES = [(1, 1), (4, 3, 5), (3, 2, 7, 2), (2, 1, 3, 2, 2)]
 PROPERTY = settings(deadline=None, max_examples=30)
@@ -299,8 +299,8 @@ def test_gradients_reach_every_timestep_and_stay_finite_for_huge_currents(name):
 def test_a_neuron_is_built_as_its_skeleton_says(name, surrogate, soft_reset):
     neuron = build_neuron(Skeleton(8, 1, 2, neuron=name, surrogate=surrogate, soft_reset=soft_reset))
     assert isinstance(neuron, NEURONS[name])
-    assert neuron.surrogate is SURROGATES[surrogate]
-    assert neuron.soft_reset is soft_reset
+    assert neuron.equations.surrogate is SURROGATES[surrogate]
+    assert neuron.equations.reset is (lif.soft_reset if soft_reset else lif.hard_reset)
 
 
 def test_an_unknown_neuron_is_refused_with_the_known_ones_named():
