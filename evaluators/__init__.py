@@ -1,10 +1,11 @@
 """Evaluators: from a candidate to numbers."""
 
-from evaluators.base import Candidate, Evaluator, Outcome, ScoringImages, Sense
+from evaluators.base import Candidate, Evaluator, Outcome, ScoringImages, Sense, SharedOutcomes
 from evaluators.complexity import count_parameters, dense_operations
 from evaluators.energy import AC_PJ, MAC_PJ, PRIOR_FIRING_RATE, energy_mj, estimate_energy_mj
-from evaluators.operations import LayerOperations, OperationCounts, counting
+from evaluators.operations import OperationCounts, counting
 from evaluators.table import EVALUATORS, build_evaluators, score
+from supernet.engine import LayerOperations
 
 __all__ = [
     "AC_PJ",
@@ -18,6 +19,7 @@ __all__ = [
     "Outcome",
     "ScoringImages",
     "Sense",
+    "SharedOutcomes",
     "build_evaluators",
     "count_parameters",
     "counting",

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, Protocol
 
 import torch
+from torch import Tensor
 
 from evaluators.operations import OperationCounts, counting
 from spaces import Architecture, Skeleton
 from supernet.calibrate import calibrate
 from supernet.data import Normalise, Split
+from supernet.engine import Engine, SubnetResult
 from supernet.extract import extract
 from supernet.spikformer import Spikformer
 
@@ -36,6 +38,13 @@ class ScoringImages:
     normalise: Normalise
     batch_size: int
 
+    def calibration_batches(self) -> Iterator[Tensor]:
+        """Yield normalised calibration images in batches of like size, as each batch weighs the same."""
+        count = len(self.calibration)
+        size = math.ceil(count / math.ceil(count / self.batch_size))
+        # A last batch of one image is left out: one value per channel has no variance.
+        return (x for x, _ in self.normalise.batches(self.calibration, size) if len(x) > 1)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -52,6 +61,36 @@ class Outcome:
     operations: OperationCounts
 
 
+class SharedOutcomes:
+    """Outcomes of several architectures, computed together when the first one is asked for.
+
+    Args:
+        engine: Fast scoring of the supernet.
+        architectures: What will be asked for.
+        images: Calibration and scored images.
+    """
+
+    def __init__(self, engine: Engine, architectures: Sequence[Architecture], images: ScoringImages) -> None:
+        self._engine, self._architectures, self._images = engine, tuple(architectures), images
+        self._results: dict[Architecture, SubnetResult] | None = None
+        self.broken = False
+        """Whether computing them together has failed, perhaps for the sake of one of them."""
+
+    def __getitem__(self, architecture: Architecture) -> Outcome:
+        """Return the outcome of one of the architectures."""
+        if self._results is None:
+            images = self._images
+            scored = (x for x, _ in images.normalise.batches(images.scored, images.batch_size))
+            self.broken = True
+            results = self._engine.score(self._architectures, images.calibration_batches(), scored)
+            self.broken = False
+            self._results = dict(zip(self._architectures, results, strict=True))
+        result = self._results[architecture]
+        labels = torch.from_numpy(self._images.scored.labels).to(result.logits.device)
+        correct = int((result.logits.argmax(dim=1) == labels).sum())
+        return Outcome(correct, result.images, OperationCounts(result.layers, float(result.spikes), result.images))
+
+
 class Candidate:
     """An architecture on its way to its scores.
 
@@ -59,12 +98,20 @@ class Candidate:
         architecture: What to score.
         supernet: Trained supernet, which is only read.
         images: Calibration and scored images.
+        outcomes: Where the outcome comes from; without one the subnet is run by itself, layer by layer.
     """
 
-    def __init__(self, architecture: Architecture, supernet: Spikformer, images: ScoringImages) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        supernet: Spikformer,
+        images: ScoringImages,
+        outcomes: SharedOutcomes | None = None,
+    ) -> None:
         self.architecture = architecture
         self._supernet = supernet
         self._images = images
+        self._outcomes = outcomes
 
     @property
     def skeleton(self) -> Skeleton:
@@ -79,16 +126,13 @@ class Candidate:
     @cached_property
     def subnet(self) -> Spikformer:
         """Stand-alone copy with inherited weights and statistics of its own, in evaluation mode."""
-        images = self._images
-        count = len(images.calibration)
-        size = math.ceil(count / math.ceil(count / images.batch_size))  # alike, as each batch weighs the same
-        batches = images.normalise.batches(images.calibration, size)
-        # A last batch of one image is left out: one value per channel has no variance.
-        return calibrate(extract(self._supernet, self.architecture), (x for x, _ in batches if len(x) > 1))
+        return calibrate(extract(self._supernet, self.architecture), self._images.calibration_batches())
 
     @cached_property
     def outcome(self) -> Outcome:
         """Answers and operations of one pass over the scored images."""
+        if self._outcomes is not None:
+            return self._outcomes[self.architecture]
         images, correct = self._images, 0
         with torch.no_grad(), counting(self.subnet) as operations:
             for x, labels in images.normalise.batches(images.scored, images.batch_size):

@@ -15,27 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from supernet.engine import LayerOperations
 from supernet.layers import EntangledConv2d, EntangledLinear
 from supernet.spikformer import SpikeProduct, Spikformer
-
-
-@dataclass
-class LayerOperations:
-    """Operations of one layer, summed over the images seen.
-
-    Attributes:
-        kind: ``convolution``, ``linear`` or ``product``.
-        analog: Whether the input is analog, so that every synapse multiplies.
-        macs: Multiply-accumulates of the same layer in a dense network, padding included; an analog layer runs
-            once per image, the others once per timestep.
-        accumulates: Accumulates by value: arriving integers times their true fan-out, or coincident spikes of a
-            product. 0 for analog layers.
-    """
-
-    kind: str
-    analog: bool
-    macs: int = 0
-    accumulates: float = 0.0
 
 
 @dataclass

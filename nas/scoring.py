@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evaluators import Candidate, ScoringImages, Sense, build_evaluators, score
+from evaluators import Candidate, ScoringImages, Sense, SharedOutcomes, build_evaluators, score
 from nas.config import RunConfig
 from spaces import Architecture, InputError, SearchSpace, Skeleton
 from supernet.data import ImageData, Normalise, Split, load_data
+from supernet.engine import Engine
+from supernet.engine.scoring import MEMORY
 from supernet.spikformer import Spikformer
 
 RESULT_COLUMNS = ("number", "key", "generation", "state", "duration", "failure", "is_pareto")
@@ -57,6 +60,11 @@ class ScoringJob:
         metrics: Evaluator names.
         options: Evaluator options.
         threads: Threads per worker; the same for all, as it can change the last bits of a sum.
+        executor: Who computes, a row of ``supernet.neurons.EXECUTORS``; ``reference`` runs each subnet by itself
+            in plain torch.
+        precision: Products of the scoring, a row of ``supernet.engine.PRECISIONS``.
+        memory: Bytes of calibration activations that may wait for the subnets which share them.
+        device: Where to compute, as torch names it.
     """
 
     skeleton: Skeleton
@@ -69,6 +77,10 @@ class ScoringJob:
     metrics: tuple[str, ...]
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     threads: int = 1
+    executor: str = "auto"
+    precision: str = "exact"
+    memory: int = MEMORY
+    device: str = "cpu"
 
 
 @contextmanager
@@ -93,24 +105,52 @@ class Scorer:
         self._job = job
         self._evaluators = build_evaluators(job.metrics, job.options)
         with torch.device("meta"):
-            self._supernet = Spikformer(job.skeleton, job.largest)
+            self._supernet = Spikformer(job.skeleton, job.largest, job.executor)
         # Ray hands out read-only arrays, which torch cannot wrap: each worker takes one copy.
         state = {name: torch.from_numpy(np.array(array)) for name, array in job.weights.items()}
         self._supernet.load_state_dict(state, assign=True)
-        self._supernet.eval()
+        self._supernet.eval().to(job.device)
         self._images = {
             name: ScoringImages(_copy(job.calibration), _copy(split), job.normalise, job.batch_size)
             for name, split in job.splits.items()
         }
 
+    @cached_property
+    def _engine(self) -> Engine | None:
+        job = self._job
+        if job.executor == "reference":
+            return None
+        return Engine(self._supernet, job.precision, job.executor, job.memory)
+
     def score(self, architecture: Architecture, split: SplitName = "validation") -> Evaluation:
         """Return the evaluation of an architecture; whatever goes wrong becomes a failed one."""
+        return next(self.score_together([architecture], split))
+
+    def score_together(
+        self, architectures: Sequence[Architecture], split: SplitName = "validation"
+    ) -> Iterator[Evaluation]:
+        """Yield the evaluations of architectures in order, computing once what they have in common.
+
+        Each is what :meth:`score` gives for it; only the seconds of the common work are counted with the first.
+        """
+        images, engine = self._images[split], self._engine
+        outcomes = None if engine is None else SharedOutcomes(engine, architectures, images)
+        for architecture in architectures:
+            if outcomes is None or not outcomes.broken:
+                evaluation = self._evaluate(architecture, images, outcomes)
+            if engine is not None and outcomes is not None and outcomes.broken:
+                evaluation = self._evaluate(architecture, images, SharedOutcomes(engine, [architecture], images))
+            yield evaluation
+
+    def _evaluate(
+        self, architecture: Architecture, images: ScoringImages, outcomes: SharedOutcomes | None
+    ) -> Evaluation:
         began = time.perf_counter()
         metrics: Mapping[str, float] = {}
         failure = None
         try:
             with threads(self._job.threads):
-                metrics = score(Candidate(architecture, self._supernet, self._images[split]), self._evaluators)
+                metrics = score(Candidate(architecture, self._supernet, images, outcomes), self._evaluators)
         except (Exception, SystemExit) as error:  # the worker boundary: a failure is data
             failure = f"{type(error).__name__}: {error}"
         return Evaluation(architecture, metrics, time.perf_counter() - began, failure)
@@ -165,7 +205,7 @@ def build_job(config: RunConfig, data: ImageData, supernet: Spikformer) -> Scori
     return ScoringJob(
         skeleton=supernet.skeleton,
         largest=supernet.architecture,
-        weights={name: tensor.numpy() for name, tensor in supernet.state_dict().items()},
+        weights={name: tensor.cpu().numpy() for name, tensor in supernet.state_dict().items()},
         calibration=data.train.head(scoring.calibration_images),
         splits={"validation": data.validation.head(scoring.validation_images), "test": data.test},
         normalise=Normalise(*data.moments),

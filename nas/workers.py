@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import Any, Protocol, Self
 
 import ray
@@ -13,6 +15,7 @@ from ray._private import ray_constants
 
 from nas.scoring import Evaluation, Scorer, ScoringJob, SplitName
 from spaces import Architecture, InputError
+from supernet.engine import in_turns
 
 _DEATHS = (
     ray.exceptions.RayActorError,
@@ -23,6 +26,9 @@ _DEATHS = (
 
 MAX_DEATHS = 2
 """An architecture that has killed this many workers has failed."""
+
+GROUPS_PER_WORKER = 2
+"""Groups that the queue is dealt out in: fewer share more work, more of them keep all workers busy to the end."""
 
 
 class Pool(Protocol):
@@ -42,7 +48,7 @@ class Pool(Protocol):
 
 
 class LocalPool:
-    """Scores in this process, one architecture at a time, in the order of submission.
+    """Scores in this process, in the order of submission; what waits is scored together.
 
     Args:
         job: Supernet, images and evaluators.
@@ -51,26 +57,38 @@ class LocalPool:
     def __init__(self, job: ScoringJob) -> None:
         self._scorer = Scorer(job)
         self._queue: deque[tuple[Architecture, SplitName]] = deque()
+        self._results: Iterator[Evaluation] = iter(())
 
     def submit(self, architecture: Architecture, split: SplitName = "validation") -> None:
         """Queue an architecture."""
         self._queue.append((architecture, split))
 
     def collect(self) -> Evaluation:
-        """Score the first architecture of the queue."""
-        return self._scorer.score(*self._queue.popleft())
+        """Return the result of the architecture that was submitted first."""
+        evaluation = next(self._results, None)
+        if evaluation is None:
+            split = self._queue[0][1]
+            together = list(takewhile(lambda entry: entry[1] == split, self._queue))
+            for _ in together:
+                self._queue.popleft()
+            self._results = self._scorer.score_together([architecture for architecture, _ in together], split)
+            evaluation = next(self._results)
+        return evaluation
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._queue.clear()
+        self._results = iter(())
 
 
 class RayPool:
     """Scores in Ray actors, each of which loads the supernet once.
 
-    Nothing is started before the first ``submit``. The pool joins the Ray cluster that this process is connected
+    Nothing is started before the first ``submit``. What waits when a result is asked for is dealt out in groups that
+    share as many stages as possible; a worker scores a group together and hands over each result as it has it. The
+    pool joins the Ray cluster that this process is connected
     to, or else starts one that listens on 127.0.0.1 only and asks for its token. A dead actor is replaced;
     what it was scoring is scored again, and has failed if it kills :data:`MAX_DEATHS` workers.
 
@@ -85,15 +103,15 @@ class RayPool:
         self._owns_cluster = False
         self._idle: deque[Any] = deque()
         self._queue: deque[tuple[Architecture, SplitName]] = deque()
-        self._running: dict[Any, tuple[Any, Architecture, SplitName]] = {}
+        self._running: dict[Any, tuple[Any, deque[Architecture], SplitName]] = {}
+        self._failed: deque[Evaluation] = deque()
         self._deaths: Counter[Architecture] = Counter()
 
     def submit(self, architecture: Architecture, split: SplitName = "validation") -> None:
-        """Queue an architecture, and give it to an actor as soon as one is idle."""
+        """Queue an architecture; it is dealt out when the next result is asked for."""
         if self._job_reference is None:
             self._start()
         self._queue.append((architecture, split))
-        self._dispatch()
 
     def _start(self) -> None:
         """Start the actors, and Ray itself unless this process is connected to a cluster."""
@@ -123,10 +141,18 @@ class RayPool:
         return ray.remote(num_cpus=self._job.threads, max_restarts=0)(_Actor).remote()
 
     def _dispatch(self) -> None:
+        """Deal out the queue to the idle actors, in groups of subnets with equal stages."""
         while self._queue and self._idle:
-            actor, (architecture, split) = self._idle.popleft(), self._queue.popleft()
-            reference = actor.score.remote([self._job_reference], architecture, split)
-            self._running[reference] = (actor, architecture, split)
+            actor, split = self._idle.popleft(), self._queue[0][1]
+            waiting = [architecture for architecture, other in self._queue if other == split]
+            alone = next((architecture for architecture in waiting if self._deaths[architecture]), None)
+            size = math.ceil(len(waiting) / (GROUPS_PER_WORKER * self._count))
+            group = list(in_turns(waiting))[:size] if alone is None else [alone]
+            taken = {(architecture, split) for architecture in group}
+            self._queue = deque(entry for entry in self._queue if entry not in taken)
+            # One result at a time, so that none is lost with its worker once the next one is begun.
+            call = actor.score.options(num_returns="streaming", _generator_backpressure_num_objects=1)
+            self._running[call.remote([self._job_reference], group, split)] = (actor, deque(group), split)
 
     def collect(self) -> Evaluation:
         """Wait for the next result.
@@ -134,25 +160,34 @@ class RayPool:
         Raises:
             InputError: If a worker cannot load the job, for instance since it cannot import an evaluator.
         """
-        while True:
+        while not self._failed:
+            self._dispatch()
             done, _ = ray.wait(list(self._running), num_returns=1)
-            actor, architecture, split = self._running.pop(done[0])
+            actor, group, split = self._running[done[0]]
             try:
-                evaluation: Evaluation = ray.get(done[0])
+                evaluation: Evaluation = ray.get(next(done[0]))
+            except StopIteration:
+                del self._running[done[0]]
+                self._idle.append(actor)
             except ray.exceptions.RayTaskError as error:
                 raise InputError(f"a Ray worker cannot load its job: {error.cause}") from None
             except _DEATHS:
-                actor = self._new_actor()
-                self._deaths[architecture] += 1
-                if self._deaths[architecture] < MAX_DEATHS:
-                    self._idle.append(actor)
-                    self._queue.appendleft((architecture, split))
-                    self._dispatch()
-                    continue
-                evaluation = Evaluation(architecture, {}, 0.0, f"its worker died {MAX_DEATHS} times")
-            self._idle.append(actor)
-            self._dispatch()
-            return evaluation
+                del self._running[done[0]]
+                self._bury(group, split)
+            else:
+                group.remove(evaluation.architecture)
+                return evaluation
+        return self._failed.popleft()
+
+    def _bury(self, group: Sequence[Architecture], split: SplitName) -> None:
+        """Replace a dead actor, and hand in again, one by one, what it has not scored."""
+        self._idle.append(self._new_actor())
+        for architecture in group:
+            self._deaths[architecture] += 1
+            if self._deaths[architecture] < MAX_DEATHS:
+                self._queue.append((architecture, split))
+            else:
+                self._failed.append(Evaluation(architecture, {}, 0.0, f"its worker died {MAX_DEATHS} times"))
 
     def __enter__(self) -> Self:
         return self
@@ -185,17 +220,17 @@ class _Actor:
     def __init__(self) -> None:
         self._scorer: Scorer | None = None
 
-    def score(self, job: list[Any], architecture: Architecture, split: SplitName) -> Evaluation:
-        """Return the evaluation of an architecture.
+    def score(self, job: list[Any], architectures: list[Architecture], split: SplitName) -> Iterator[Evaluation]:
+        """Yield the evaluations of architectures.
 
         Args:
             job: Reference of the scoring job, in a list so that Ray does not fetch it for every call.
-            architecture: What to score.
+            architectures: What to score together.
             split: Images to score on.
         """
         if self._scorer is None:
             self._scorer = Scorer(ray.get(job[0]))
-        return self._scorer.score(architecture, split)
+        yield from self._scorer.score_together(architectures, split)
 
 
 def open_pool(kind: str, job: ScoringJob, count: int) -> Pool:

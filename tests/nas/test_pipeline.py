@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fakes import METRICS, write_recipe
+from fakes import METRICS, SPACE, write_recipe
 from PIL import Image
 
 import nas
@@ -82,23 +82,37 @@ def test_search_and_baseline_have_the_budget_and_the_largest_architecture_is_rec
     assert finished.reference == {"accuracy": 0.0, "energy_mj": largest.energy_mj}
 
 
-def test_shared_architectures_have_the_same_scores_in_both_studies_and_were_scored_once(finished):
-    search, random = (finished.evaluations(study).set_index("key") for study in ("search", "random"))
-    shared = search.index.intersection(random.index)
-    assert len(shared) >= 1
-    pd.testing.assert_frame_equal(search.loc[shared, finished.metrics], random.loc[shared, finished.metrics])
-    assert (random.loc[shared, "duration"] == 0).all()
+@pytest.fixture(scope="module")
+def exhausted(tmp_path_factory):
+    """Run whose search and baseline both propose all 4 architectures of a space, the largest one included."""
+    few = [("depth = [1, 2]", "depth = [1]"), ("v_threshold = [0.8, 1.0]", "v_threshold = [1.0]")]
+    few += [("tau = [1.5, 2.0]", "tau = [2.0]"), ("num_heads = [1, 2]", "num_heads = [1]")]
+    space = SPACE
+    for old, new in few:
+        assert old in space
+        space = space.replace(old, new)
+    folder = tmp_path_factory.mktemp("exhausted")
+    return nas.search(write_recipe(folder, ("epochs = 2", "epochs = 1"), space=space), folder / "run")
 
 
-def test_the_reference_is_not_scored_again_when_it_is_proposed(finished, space):
-    """Seed 9 of the tiny recipe was chosen for proposing the largest architecture."""
-    columns = ["key", *finished.metrics]
-    both = pd.concat([finished.evaluations("search"), finished.evaluations("random")])
-    rows = both[both["key"] == space.largest().key]
-    assert len(rows) >= 1
-    assert (rows["duration"] == 0).all()
-    (reference,) = finished.evaluations("reference")[columns].to_dict("records")
-    assert all(row == reference for row in rows[columns].to_dict("records"))
+def test_shared_architectures_have_the_same_scores_in_both_studies_and_were_scored_once(exhausted):
+    search, random = (exhausted.evaluations(study).set_index("key") for study in ("search", "random"))
+    assert len(search) == 4
+    assert set(search.index) == set(random.index)
+    pd.testing.assert_frame_equal(search[exhausted.metrics].loc[random.index], random[exhausted.metrics])
+    assert (random["duration"] == 0).all()
+
+
+def test_the_reference_is_not_scored_again_when_it_is_proposed(exhausted):
+    columns = ["key", *exhausted.metrics]
+    (reference,) = exhausted.evaluations("reference").to_dict("records")
+    assert reference["duration"] > 0
+    assert reference["key"] == exhausted.space.largest().key
+    for study in ("search", "random"):
+        frame = exhausted.evaluations(study)
+        (row,) = frame[frame["key"] == reference["key"]].to_dict("records")
+        assert row["duration"] == 0
+        assert {name: row[name] for name in columns} == {name: reference[name] for name in columns}
 
 
 def test_front_is_a_table_with_scores_on_both_splits(finished):

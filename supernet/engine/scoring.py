@@ -1,0 +1,282 @@
+"""Scoring of many subnets at once, as a trie of their stages.
+
+Subnets with the same stem, and then the same first blocks, have the same spikes and the same BatchNorm statistics up
+to there, so each distinct prefix is calibrated and run once. What a subnet's result is does not depend on which
+others are scored with it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spaces import Architecture
+from supernet.engine.operators import choose_operators
+from supernet.engine.stages import Events, LayerOperations, Runner, Stage, stages_of
+from supernet.engine.weights import GROUP, Products, products_of
+from supernet.neurons.executors import choose_kernels
+from supernet.neurons.kernels import Affine, Kernels
+from supernet.spikformer import Spikformer
+
+Prefix = tuple[Stage, ...]
+
+MEMORY = 2 << 30
+"""Bytes of calibration activations that may wait for the subnets which share them, by default."""
+
+_PASS_ELEMENTS = 1 << 23
+"""Currents of the widest layer in one pass over scored images: few enough to stay in the caches."""
+
+
+@dataclass(frozen=True)
+class SubnetResult:
+    """What one subnet did with the scored images.
+
+    Attributes:
+        logits: ``(images, classes)``.
+        layers: Operations by the layer's name, summed over the images.
+        spikes: Spikes fired, summed over the images.
+        images: Images seen.
+    """
+
+    logits: Tensor
+    layers: dict[str, LayerOperations]
+    spikes: int
+    images: int
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """BatchNorm statistics of one product, averaged over calibration batches, without the layers' biases.
+
+    Attributes:
+        mean: Per output, ``(C,)`` in float64.
+        variance: Per output, unbiased.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+
+class Engine:
+    """Scores subnets of one supernet, which is only read; nothing survives a call but prepared weights.
+
+    Args:
+        supernet: Trained supernet.
+        precision: ``exact``, ``bf16`` or ``int8``.
+        executor: Row of ``supernet.neurons.EXECUTORS``; ``reference`` computes everything in plain torch.
+        memory: Bytes of calibration activations that may wait for the subnets which share them.
+    """
+
+    def __init__(
+        self, supernet: Spikformer, precision: str = "exact", executor: str = "auto", memory: int = MEMORY
+    ) -> None:
+        self._supernet, self._executor, self._memory = supernet, executor, memory
+        self._products = products_of(supernet, precision)
+        self._device = supernet.head.weight.device
+        self._operators = choose_operators(self._device, executor, precision)
+        neurons = [block.attention.neuron for block in supernet.blocks]  # type: ignore[union-attr]
+        self._runner = Runner(self._products, self._operators, supernet.stem.pools, neurons)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def score(
+        self, architectures: Sequence[Architecture], calibration: Iterable[Tensor], scored: Iterable[Tensor]
+    ) -> list[SubnetResult]:
+        """Return the results of subnets, in order, with BatchNorm statistics of their own.
+
+        Args:
+            architectures: Subnets; equal ones are scored once.
+            calibration: Normalised training images in batches ``(B, C, H, W)``, B of 2 or more.
+            scored: Normalised images in batches.
+
+        Raises:
+            InputError: If an architecture does not fit into the supernet.
+            ValueError: If there are no calibration batches.
+        """
+        for architecture in architectures:
+            self._supernet.check_fit(architecture)
+        distinct = list(dict.fromkeys(architectures))
+        prefixes = [stages_of(architecture) for architecture in distinct]
+        batches = [batch.to(self._device) for batch in calibration]
+        if not batches:
+            raise ValueError("calibration needs at least one batch of training images, got none")
+        statistics: dict[Prefix, dict[str, Statistics]] = {}
+        self._calibrate(prefixes, 0, batches, statistics, self._memory)
+        logits: dict[Prefix, list[Tensor]] = {prefix: [] for prefix in prefixes}
+        events: dict[Prefix, Events] = {}
+        images = 0
+        for batch in scored:
+            images += len(batch)
+            for part in torch.split(batch.to(self._device), self._images_per_pass()):
+                self._score(prefixes, 0, part, statistics, logits, events)
+        results = {
+            architecture: self._result(prefix, logits[prefix], events, images)
+            for architecture, prefix in zip(distinct, prefixes, strict=True)
+        }
+        return [results[architecture] for architecture in architectures]
+
+    def _calibrate(
+        self,
+        prefixes: list[Prefix],
+        level: int,
+        batches: list[Tensor],
+        statistics: dict[Prefix, dict[str, Statistics]],
+        memory: int,
+    ) -> None:
+        """Fill in the statistics of all prefixes that go on from the same ``level`` stages."""
+        groups = _by_stage(prefixes, level)
+        mine = sum(batch.numel() for batch in batches)
+        # Whoever shares these activations makes them wait; without memory for one more level each subnet goes alone.
+        rest = memory - (mine if len(groups) > 1 else 0)
+        if rest < 0:
+            groups = [[prefix] for group in groups for prefix in group]
+        for group in groups:
+            stage = group[0][level]
+            averages = _Averages()
+            events = Events()
+            after = [self._runner.run(stage, batch, averages, events) for batch in batches]
+            statistics[group[0][: level + 1]] = averages.result()
+            further = [prefix for prefix in group if len(prefix) > level + 1]
+            if further:
+                self._calibrate(further, level + 1, after, statistics, max(rest, 0))
+
+    def _score(
+        self,
+        prefixes: list[Prefix],
+        level: int,
+        x: Tensor,
+        statistics: dict[Prefix, dict[str, Statistics]],
+        logits: dict[Prefix, list[Tensor]],
+        events: dict[Prefix, Events],
+    ) -> None:
+        """Run all prefixes that go on from ``x``, the output of the same ``level`` stages."""
+        for group in _by_stage(prefixes, level):
+            prefix = group[0][: level + 1]
+            norm = _Fixed(statistics[prefix])
+            after = self._runner.run(prefix[-1], x, norm, events.setdefault(prefix, Events()))
+            further = [other for other in group if len(other) > level + 1]
+            if len(further) < len(group):
+                logits[prefix].append(self._head(after))
+            if further:
+                self._score(further, level + 1, after, statistics, logits, events)
+
+    def _head(self, x: Tensor) -> Tensor:
+        head = self._supernet.head
+        return F.linear(self._operators.token_mean(x), head.weight[:, : x.shape[-1]], head.bias)
+
+    def _result(
+        self, prefix: Prefix, logits: list[Tensor], events: dict[Prefix, Events], images: int
+    ) -> SubnetResult:
+        head = self._supernet.head
+        total = Events()
+        for level in range(len(prefix)):
+            part = events.get(prefix[: level + 1], Events())
+            total.spikes += part.spikes
+            total.layers |= {name: replace(row) for name, row in part.layers.items()}
+        width = prefix[0].width
+        total.add("head", "linear", images * width * head.out_features, 0.0, analog=True)
+        classes = head.out_features
+        return SubnetResult(
+            torch.cat(logits) if logits else torch.empty(0, classes), total.layers, total.spikes, images
+        )
+
+    def statistics(self, architecture: Architecture, calibration: Iterable[Tensor]) -> dict[str, Statistics]:
+        """Return a subnet's BatchNorm statistics by the name of the layer in front, biases included.
+
+        Args:
+            architecture: Subnet.
+            calibration: As of :meth:`score`.
+        """
+        prefix = stages_of(architecture)
+        found: dict[Prefix, dict[str, Statistics]] = {}
+        with torch.no_grad():
+            self._calibrate([prefix], 0, [batch.to(self._device) for batch in calibration], found, self._memory)
+        merged: dict[str, Statistics] = {}
+        for level in range(len(prefix)):
+            for name, row in found[prefix[: level + 1]].items():
+                merged |= _by_layer(self._products[name], row)
+        return merged
+
+    def _images_per_pass(self) -> int:
+        """Return how many images go through the network at once."""
+        skeleton, largest = self._supernet.skeleton, self._supernet.architecture
+        per_image, size = 0, skeleton.image_size
+        for index in range(4):
+            per_image = max(per_image, size * size * largest.embed_dim * 2**index // 8)
+            size = (size + 1) // 2 if index in self._supernet.stem.pools else size
+        hidden = max(products.weight.shape[0] for products in self._products.values() if products.kernel == 1)
+        return max(1, _PASS_ELEMENTS // (largest.timesteps * max(per_image, size * size * hidden)))
+
+
+def _by_stage(prefixes: list[Prefix], level: int) -> list[list[Prefix]]:
+    """Return prefixes grouped by their stage at a level, in the order of their first."""
+    groups: dict[Stage, list[Prefix]] = {}
+    for prefix in prefixes:
+        groups.setdefault(prefix[level], []).append(prefix)
+    return list(groups.values())
+
+
+def _by_layer(products: Products, row: Statistics) -> dict[str, Statistics]:
+    """Return the statistics of each layer of a product."""
+    mean = row.mean if products.bias is None else row.mean + products.bias[: len(row.mean)].double()
+    if products.parts == 1:
+        return {products.names[0]: Statistics(mean, row.variance)}
+    apart = [vector.view(-1, products.parts, GROUP).transpose(0, 1).flatten(1) for vector in (mean, row.variance)]
+    return {name: Statistics(m, v) for name, m, v in zip(products.names, *apart, strict=True)}
+
+
+def _affine(products: Products, mean: Tensor, variance: Tensor) -> Affine:
+    n = len(mean)
+    scale = products.gamma[:n].double() / (variance + products.eps).sqrt()
+    shift = products.beta[:n].double() - mean * scale
+    return Affine(scale.float(), shift.float(), mean.float())
+
+
+class _Averages:
+    """Normalises by a batch's own statistics, and averages them over batches."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[Tensor, Tensor]] = {}
+        self._batches: Counter[str] = Counter()
+
+    def __call__(self, name: str, products: Products, y: Tensor) -> Affine:
+        kernels: Kernels | None = choose_kernels(
+            products.neuron.equations, y.device, y.dtype, products.neuron.executor
+        )
+        flat = y.flatten(0, -2)
+        if kernels is not None:
+            mean, variance = kernels.moments(flat)
+        else:
+            variance, mean = torch.var_mean(flat.double(), dim=0, correction=0)
+        unbiased = variance * (len(flat) / max(len(flat) - 1, 1))
+        before = self._sums.get(name, (torch.zeros_like(mean), torch.zeros_like(mean)))
+        self._sums[name] = (before[0] + mean, before[1] + unbiased)
+        self._batches[name] += 1
+        return _affine(products, mean, variance)
+
+    def result(self) -> dict[str, Statistics]:
+        """Return the averages by product."""
+        return {
+            name: Statistics(m / self._batches[name], v / self._batches[name]) for name, (m, v) in self._sums.items()
+        }
+
+
+class _Fixed:
+    """Normalises by statistics of calibration."""
+
+    def __init__(self, statistics: dict[str, Statistics]) -> None:
+        self._statistics = statistics
+
+    def __call__(self, name: str, products: Products, y: Tensor) -> Affine:
+        del y
+        row = self._statistics[name]
+        return _affine(products, row.mean, row.variance)
+
+
+def in_turns(architectures: Iterable[Architecture]) -> Iterator[Architecture]:
+    """Yield architectures so that those with equal stages follow each other."""
+    return iter(sorted(architectures, key=lambda architecture: [repr(stage) for stage in stages_of(architecture)]))

@@ -1,0 +1,206 @@
+"""A network as stages, the units that networks of one supernet can share, and what a stage does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spaces import Architecture, hidden_width
+from supernet.engine.operators import TorchOperators
+from supernet.engine.weights import Products, apart
+from supernet.neurons import SpikingNeuron
+from supernet.neurons.kernels import Affine
+from supernet.spikformer import ATTENTION_THRESHOLD
+from supernet.stems import STAGE_DIVISORS
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage with the genes it depends on; equal stages behind equal stages compute the same.
+
+    Attributes:
+        kind: ``stem``, ``attention`` or ``mlp``.
+        block: Index of the block, 0 for the stem.
+        timesteps: Simulation length T.
+        width: Token width D.
+        size: Heads of an attention, hidden width of an MLP, 0 for the stem.
+        v_threshold: Firing threshold.
+        tau: Membrane time constant.
+    """
+
+    kind: str
+    block: int
+    timesteps: int
+    width: int
+    size: int
+    v_threshold: float
+    tau: float
+
+
+def stages_of(architecture: Architecture) -> tuple[Stage, ...]:
+    """Return the stages of a network in order."""
+    T, D = architecture.timesteps, architecture.embed_dim
+    first = architecture.layers[0]
+    found = [Stage("stem", 0, T, D, 0, first.v_threshold, first.tau)]
+    for block, layer in enumerate(architecture.layers):
+        found.append(Stage("attention", block, T, D, layer.num_heads, layer.v_threshold, layer.tau))
+        hidden = hidden_width(D, layer.mlp_ratio)
+        found.append(Stage("mlp", block, T, D, hidden, layer.v_threshold, layer.tau))
+    return tuple(found)
+
+
+@dataclass
+class LayerOperations:
+    """Operations of one layer, summed over the images seen.
+
+    Attributes:
+        kind: ``convolution``, ``linear`` or ``product``.
+        analog: Whether the input is analog, so that every synapse multiplies.
+        macs: Multiply-accumulates of the same layer in a dense network, padding included; an analog layer runs
+            once per image, the others once per timestep.
+        accumulates: Accumulates by value: arriving integers times their true fan-out, or coincident spikes of a
+            product. 0 for analog layers.
+    """
+
+    kind: str
+    analog: bool = False
+    macs: int = 0
+    accumulates: float = 0.0
+
+
+@dataclass
+class Events:
+    """What happened in a stage: by layer, and the spikes that its neurons fired."""
+
+    layers: dict[str, LayerOperations] = field(default_factory=dict)
+    spikes: int = 0
+
+    def add(self, name: str, kind: str, macs: int, accumulates: float, analog: bool = False) -> None:
+        """Add operations of a layer."""
+        row = self.layers.setdefault(name, LayerOperations(kind, analog))
+        row.macs += macs
+        row.accumulates += accumulates
+
+
+Norm = Callable[[str, Products, Tensor], Affine]
+"""Gives the normalisation of a product's currents: that of their own batch, or a fixed one."""
+
+
+class Runner:
+    """Runs stages of one supernet.
+
+    Args:
+        products: Weights by name.
+        operators: Who computes.
+        pools: Stem stages that end in a pooling.
+        attention_neurons: Neuron behind the attention of each block.
+    """
+
+    def __init__(
+        self,
+        products: dict[str, Products],
+        operators: TorchOperators,
+        pools: frozenset[int],
+        attention_neurons: list[SpikingNeuron],
+    ) -> None:
+        self._products, self._do, self._pools = products, operators, pools
+        self._attention_neurons = attention_neurons
+
+    def run(self, stage: Stage, x: Tensor, norm: Norm, events: Events) -> Tensor:
+        """Return what a stage makes of its input, bytes ``(T, B, N, D)``.
+
+        Args:
+            stage: What to run.
+            x: Normalised images ``(B, C, H, W)`` for the stem, else tokens ``(T, B, N, D)``.
+            norm: Gives the normalisations.
+            events: Receives what happened.
+        """
+        return {"stem": self._stem, "attention": self._attention, "mlp": self._mlp}[stage.kind](
+            stage, x, norm, events
+        )
+
+    def _stem(self, stage: Stage, images: Tensor, norm: Norm, events: Events) -> Tensor:
+        first = self._products["stem.stages.0"]
+        width = stage.width // STAGE_DIVISORS[0]
+        y = _convolve_pixels(images, first.weight[:width])
+        events.add(first.names[0], "convolution", y.numel() * first.weight[0].numel(), 0.0, analog=True)
+        x = self._fire("stem.stages.0", stage, y.unsqueeze(0), norm, events)
+        for index, divisor in enumerate(STAGE_DIVISORS):
+            if index:
+                x = self._layer(f"stem.stages.{index}", stage, x, stage.width // divisor, norm, events)
+            if index in self._pools:
+                x = self._do.pool(x)
+        x = self._layer("stem.position", stage, x, stage.width, norm, events, addend=x)
+        return x.flatten(2, 3)
+
+    def _attention(self, stage: Stage, x: Tensor, norm: Norm, events: Events) -> Tensor:
+        name = f"blocks.{stage.block}.attention"
+        if f"{name}.qkv" in self._products:
+            fired = self._layer(f"{name}.qkv", stage, x, 3 * stage.width, norm, events)
+            q, k, v = apart(fired.view(-1, 3 * stage.width), 3).view(3, *x.shape)
+        else:
+            q, k, v = (self._layer(f"{name}.{part}", stage, x, stage.width, norm, events) for part in "qkv")
+        current, scores, mixed = self._do.attend(q, k, v, stage.size)
+        macs = x.shape[2] * x.numel()  # N N d products for each of D / d heads, twice
+        events.add(f"{name}.scores", "product", macs, float(scores))
+        events.add(f"{name}.mix", "product", macs, float(mixed))
+        neuron = self._attention_neurons[stage.block]
+        constants = neuron.constant_list(stage.v_threshold * ATTENTION_THRESHOLD, stage.tau)
+        s, fired_count = self._do.fire_attention(current, neuron, constants)
+        events.spikes += fired_count
+        return self._layer(f"{name}.proj", stage, s, stage.width, norm, events, addend=x)
+
+    def _mlp(self, stage: Stage, x: Tensor, norm: Norm, events: Events) -> Tensor:
+        hidden = self._layer(f"blocks.{stage.block}.fc1", stage, x, stage.size, norm, events)
+        return self._layer(f"blocks.{stage.block}.fc2", stage, hidden, stage.width, norm, events, addend=x)
+
+    def _layer(
+        self, name: str, stage: Stage, x: Tensor, n_out: int, norm: Norm, events: Events, addend: Tensor | None = None
+    ) -> Tensor:
+        """Return the spikes of a layer, plus the addend if there is one."""
+        products = self._products[name]
+        totals = self._do.totals(x)
+        arrived = int(totals.sum(dtype=torch.int64))
+        y = self._do.product(x, arrived, products, n_out)
+        own = n_out // products.parts
+        if products.kernel == 1:
+            for part in products.names:
+                events.add(part, "linear", y.numel() // products.parts * x.shape[-1], float(arrived) * own)
+        else:
+            reached = float((totals.sum(dim=(0, 1)).double() * _fan_out(x, products.kernel)).sum())
+            macs = y.numel() * products.weight[0, : x.shape[-1]].numel()
+            events.add(products.names[0], "convolution", macs, reached * own)
+        return self._fire(name, stage, y, norm, events, addend)
+
+    def _fire(
+        self, name: str, stage: Stage, y: Tensor, norm: Norm, events: Events, addend: Tensor | None = None
+    ) -> Tensor:
+        products = self._products[name]
+        constants: list[Any] = products.neuron.constant_list(stage.v_threshold, stage.tau)
+        affine = norm(name, products, y)
+        x, fired = self._do.fire(y, stage.timesteps, affine, products, constants, addend)
+        events.spikes += fired
+        return x
+
+
+def _convolve_pixels(images: Tensor, weight: Tensor) -> Tensor:
+    """Return the convolution of analog images ``(B, C, H, W)``, channels last ``(B, H, W, c_out)``."""
+    padding = weight.shape[-1] // 2
+    images = images.contiguous(memory_format=torch.channels_last)
+    y = torch.nn.functional.conv2d(images, weight.contiguous(memory_format=torch.channels_last), padding=padding)
+    return y.permute(0, 2, 3, 1).contiguous()
+
+
+def _fan_out(x: Tensor, kernel: int) -> Tensor:
+    """Return for each pixel of ``(T, B, H, W, C)`` how many outputs per channel it reaches: fewer at borders."""
+
+    def line(size: int) -> Tensor:
+        at = torch.arange(size, device=x.device, dtype=torch.float64)
+        half = kernel // 2
+        return torch.minimum(at, at.new_tensor(half)) + 1 + torch.minimum(size - 1 - at, at.new_tensor(half))
+
+    return torch.outer(line(x.shape[2]), line(x.shape[3]))
