@@ -17,6 +17,7 @@ from supernet.calibrate import calibrate
 from supernet.data import Normalise, Split
 from supernet.engine import Engine, SubnetResult
 from supernet.extract import extract
+from supernet.layers import EntangledBatchNorm
 from supernet.spikformer import Spikformer
 
 Sense = Literal["max", "min"]
@@ -90,6 +91,15 @@ class SharedOutcomes:
         correct = int((result.logits.argmax(dim=1) == labels).sum())
         return Outcome(correct, result.images, OperationCounts(result.layers, float(result.spikes), result.images))
 
+    def calibrate(self, subnet: Spikformer) -> Spikformer:
+        """Give a subnet the BatchNorm statistics that it is scored with, and return it."""
+        found = self._engine.statistics(subnet.architecture, self._images.calibration_batches())
+        for layer, row in found.items():
+            norm = subnet.get_submodule(f"{layer.rpartition('.')[0]}.bn")
+            assert isinstance(norm, EntangledBatchNorm)
+            norm.set_statistics(row.mean, row.variance)
+        return subnet
+
 
 class Candidate:
     """An architecture on its way to its scores.
@@ -126,7 +136,11 @@ class Candidate:
     @cached_property
     def subnet(self) -> Spikformer:
         """Stand-alone copy with inherited weights and statistics of its own, in evaluation mode."""
-        return calibrate(extract(self._supernet, self.architecture), self._images.calibration_batches())
+        subnet = extract(self._supernet, self.architecture)
+        if self._outcomes is not None:
+            return self._outcomes.calibrate(subnet)
+        device = self._supernet.head.weight.device
+        return calibrate(subnet, (x.to(device) for x in self._images.calibration_batches()))
 
     @cached_property
     def outcome(self) -> Outcome:
@@ -136,7 +150,8 @@ class Candidate:
         images, correct = self._images, 0
         with torch.no_grad(), counting(self.subnet) as operations:
             for x, labels in images.normalise.batches(images.scored, images.batch_size):
-                correct += int((self.subnet(x).argmax(dim=1) == labels).sum())
+                answers = self.subnet(x.to(self._supernet.head.weight.device)).argmax(dim=1)
+                correct += int((answers.cpu() == labels).sum())
         return Outcome(correct, len(images.scored), operations)
 
 

@@ -29,11 +29,21 @@ class DataConfig(_Table):
 
 
 class ScoringConfig(_Table):
-    """How candidates are scored: images for BatchNorm statistics and for the validation score."""
+    """How candidates are scored.
+
+    Attributes:
+        calibration_images: Training images for the BatchNorm statistics of each subnet.
+        validation_images: Images of the validation score, all by default.
+        batch_size: Images per calibration batch.
+        precision: ``exact`` products in float32, or ``bf16`` or ``int8`` ones, which can change ranks.
+        cache_mb: Memory of a worker, in MiB, for activations that several subnets share.
+    """
 
     calibration_images: Annotated[int, Field(ge=2)] = 1024
     validation_images: Positive | None = None
     batch_size: Annotated[int, Field(ge=2)] = 256
+    precision: Literal["exact", "bf16", "int8"] = "exact"
+    cache_mb: Annotated[int, Field(ge=0)] = 2048
 
 
 class SearchConfig(_Table):
@@ -64,6 +74,9 @@ class RunConfig(_Table):
         space: Named space, or path of a space file relative to the recipe.
         metrics: Evaluators, whose metrics are recorded for every candidate.
         options: Keyword arguments of evaluators, by name.
+        executor: Who computes neurons: ``auto``, ``native`` (compiled C), ``cupy`` (CUDA), or ``reference``, plain
+            torch layer by layer, subnet by subnet.
+        device: Where to train and to score: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
@@ -77,6 +90,8 @@ class RunConfig(_Table):
         "spikes",
     )
     options: dict[str, dict[str, Any]] = {}
+    executor: Literal["auto", "native", "cupy", "reference"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     data: DataConfig
     training: TrainSettings = TrainSettings()
     scoring: ScoringConfig = ScoringConfig()

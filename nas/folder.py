@@ -64,7 +64,8 @@ def create_folder(
     else:
         old = read_run(folder)
         recorded = parse_recipe(old["recipe"], str(folder / RUN))
-        different = _differences(_identity(old), _identity(values))
+        recipe = recorded.model_dump(mode="json")  # with the defaults of keys that are younger than the folder
+        different = _differences(_identity({**old, "recipe": recipe}), _identity(values))
         if different:
             raise InputError(
                 f"{folder} holds a run of another recipe, which differs in {', '.join(different)}; choose another "
@@ -146,7 +147,9 @@ def _identity(values: Mapping[str, Any]) -> dict[str, Any]:
     threads = values["recipe"]["workers"]["threads"]  # these can change the last bits of a sum
     search = {name: value for name, value in recipe["search"].items() if name != "evaluations"}
     data = {**recipe["data"], "images": values["images"]}
-    return {**recipe, "search": search, "workers": {"threads": threads}, "space": values["space"], "data": data}
+    scoring = {name: value for name, value in recipe["scoring"].items() if name != "cache_mb"}
+    recipe |= {"search": search, "scoring": scoring, "workers": {"threads": threads}}
+    return {**recipe, "space": values["space"], "data": data}
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -27,7 +27,9 @@ from spaces import Architecture, InputError, SearchSpace, load_space
 from supernet.augment import build_augmentation
 from supernet.checkpoint import weights_digest
 from supernet.data import ImageData
+from supernet.device import keep_large_blocks, resolve_device
 from supernet.download import data_folder
+from supernet.neurons import check_executor
 from supernet.spikformer import Spikformer, build_supernet
 from supernet.train import train as train_network
 
@@ -71,7 +73,9 @@ def _prepare(
     check_metric_names(config, space)
     build_augmentation(config.training.augment, *data.input_shape[:2])
     with torch.device("meta"):
-        Spikformer(space.skeleton, space.largest())  # a neuron that does not exist is found here
+        Spikformer(space.skeleton, space.largest(), config.executor)  # a neuron that does not exist is found here
+    check_executor(config.executor)
+    resolve_device(config.device)
     folder = Path(out) if out is not None else RUNS / config.name
     create_folder(folder, config, space, data_folder(data_dir), data.fingerprint)
     return _Prepared(config, folder, space, data, objectives)
@@ -96,7 +100,8 @@ def train(
 
 def _train_supernet(prepared: _Prepared, reporter: Reporter) -> Spikformer:
     config, space = prepared.config, prepared.space
-    supernet = build_supernet(space, config.seed)
+    keep_large_blocks()
+    supernet = build_supernet(space, config.seed, config.executor).to(resolve_device(config.device))
     return train_network(
         supernet, prepared.data, config.training, config.seed, space, prepared.folder, reporter.train
     )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from evaluators import Candidate, ScoringImages, Sense
+from evaluators import Sense
 from nas.folder import open_recipe, read_run
 from nas.results import evaluations_frame, front_frame, hypervolume
-from nas.scoring import build_job, load_run_data, metric_senses, objective_senses, threads
+from nas.scoring import Scorer, build_job, load_run_data, metric_senses, objective_senses, threads
 from nas.storage import (
     STORE,
     STUDIES,
@@ -130,7 +131,7 @@ class Run:
         Raises:
             InputError: If it has not been trained to the end.
         """
-        supernet = build_supernet(self.space, self.config.seed)
+        supernet = build_supernet(self.space, self.config.seed, self.config.executor)
         state = self.training(supernet)
         if not state.complete:
             raise InputError(
@@ -147,6 +148,6 @@ class Run:
         """
         supernet, architecture = self.supernet(), self.architecture(key)
         job = build_job(self.config, self.data, supernet)
-        images = ScoringImages(job.calibration, job.splits["validation"], job.normalise, job.batch_size)
+        job = replace(job, device="cpu")
         with threads(job.threads):  # as in the search, so that it is the same network to the last bit
-            return Candidate(architecture, supernet, images).subnet
+            return Scorer(job).candidate(architecture).subnet

@@ -18,6 +18,7 @@ from evaluators import Candidate, ScoringImages, Sense, SharedOutcomes, build_ev
 from nas.config import RunConfig
 from spaces import Architecture, InputError, SearchSpace, Skeleton
 from supernet.data import ImageData, Normalise, Split, load_data
+from supernet.device import resolve_device
 from supernet.engine import Engine
 from supernet.engine.scoring import MEMORY
 from supernet.spikformer import Spikformer
@@ -122,6 +123,12 @@ class Scorer:
             return None
         return Engine(self._supernet, job.precision, job.executor, job.memory)
 
+    def candidate(self, architecture: Architecture, split: SplitName = "validation") -> Candidate:
+        """Return an architecture as evaluators see it."""
+        images, engine = self._images[split], self._engine
+        outcomes = None if engine is None else SharedOutcomes(engine, [architecture], images)
+        return Candidate(architecture, self._supernet, images, outcomes)
+
     def score(self, architecture: Architecture, split: SplitName = "validation") -> Evaluation:
         """Return the evaluation of an architecture; whatever goes wrong becomes a failed one."""
         return next(self.score_together([architecture], split))
@@ -213,4 +220,8 @@ def build_job(config: RunConfig, data: ImageData, supernet: Spikformer) -> Scori
         metrics=config.metrics,
         options=config.options,
         threads=config.workers.threads,
+        executor=config.executor,
+        precision=config.scoring.precision,
+        memory=config.scoring.cache_mb << 20,
+        device=str(resolve_device(config.device)),
     )

@@ -15,6 +15,7 @@ from ray._private import ray_constants
 
 from nas.scoring import Evaluation, Scorer, ScoringJob, SplitName
 from spaces import Architecture, InputError
+from supernet.device import keep_large_blocks
 from supernet.engine import in_turns
 
 _DEATHS = (
@@ -138,7 +139,10 @@ class RayPool:
 
     def _new_actor(self) -> Any:
         # Ray's own restarts fail the calls that arrive meanwhile: a fresh actor makes them wait.
-        return ray.remote(num_cpus=self._job.threads, max_restarts=0)(_Actor).remote()
+        options: dict[str, Any] = {"num_cpus": self._job.threads, "max_restarts": 0}
+        if self._job.device == "cuda":
+            options["num_gpus"] = min(1.0, ray.cluster_resources().get("GPU", 0) / self._count)
+        return ray.remote(**options)(_Actor).remote()
 
     def _dispatch(self) -> None:
         """Deal out the queue to the idle actors, in groups of subnets with equal stages."""
@@ -229,6 +233,7 @@ class _Actor:
             split: Images to score on.
         """
         if self._scorer is None:
+            keep_large_blocks()
             self._scorer = Scorer(ray.get(job[0]))
         yield from self._scorer.score_together(architectures, split)
 

@@ -20,7 +20,7 @@ def extract(supernet: Spikformer, architecture: Architecture) -> Spikformer:
     """
     supernet.check_fit(architecture)
     with torch.device("meta"):  # no time is spent on initial weights that are replaced at once
-        subnet = Spikformer(supernet.skeleton, architecture)
+        subnet = Spikformer(supernet.skeleton, architecture, supernet.executor)
     source = supernet.state_dict()
     sliced = {
         name: source[name][tuple(slice(size) for size in tensor.shape)].clone()

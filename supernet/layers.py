@@ -7,6 +7,7 @@ The width of a call follows from its input and from the output width it asks for
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -68,6 +69,14 @@ class EntangledBatchNorm(_BatchNorm):
         unbiased = variance * (count / max(count - 1, 1))
         self.running_mean[:n].lerp_(mean.to(self.running_mean.dtype), momentum)
         self.running_var[:n].lerp_(unbiased.to(self.running_var.dtype), momentum)
+
+    @torch.no_grad()
+    def set_statistics(self, mean: Tensor, variance: Tensor) -> None:
+        """Replace the running statistics of all channels, ``(C,)`` each; the variance is unbiased."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        self.running_mean.copy_(mean)
+        self.running_var.copy_(variance)
 
     def _next_momentum(self) -> float:
         """Count a batch, and return the weight of its statistics."""

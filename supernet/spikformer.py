@@ -140,6 +140,7 @@ class Spikformer(nn.Module):
         super().__init__()
         self.skeleton = skeleton
         self.architecture = architecture
+        self.executor = executor
         width = architecture.embed_dim
         self.stem = SpikingPatchStem(width, skeleton, executor)
         self.blocks = nn.ModuleList(
@@ -184,13 +185,14 @@ class Spikformer(nn.Module):
             raise InputError(f"embed_dim must be a multiple of 8 and of every num_heads, got {run.to_dict()}")
 
 
-def build_supernet(space: SearchSpace, seed: int) -> Spikformer:
+def build_supernet(space: SearchSpace, seed: int, executor: str = "auto") -> Spikformer:
     """Return the untrained supernet of a space: the Spikformer of its largest architecture.
 
     Args:
         space: Search space, with the input shape of the data.
         seed: Seed of the initial weights; the global random state stays as it is.
+        executor: Who computes the neurons.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return Spikformer(space.skeleton, space.largest())
+        return Spikformer(space.skeleton, space.largest(), executor)

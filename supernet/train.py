@@ -57,7 +57,7 @@ def train(
     """Train a network on the training split and return it in evaluation mode.
 
     Args:
-        model: A supernet, or a network of one architecture; trained in place.
+        model: A supernet, or a network of one architecture; trained in place, on the device it is on.
         data: Images, of which only the training split is used.
         settings: Optimisation.
         seed: Seed of order, augmentation and architectures.
@@ -96,6 +96,7 @@ class _EpochTrainer:
         space: SearchSpace | None,
     ) -> None:
         self.model, self.data, self.settings, self.seed, self.space = model, data, settings, seed, space
+        self.device = next(model.parameters()).device
         size, channels, self.num_classes = data.input_shape
         self.augment = build_augmentation(settings.augment, size, channels)
         self.normalise = Normalise(*data.moments)
@@ -115,8 +116,8 @@ class _EpochTrainer:
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(len(train))
         starts = [s for s in range(0, len(train), settings.batch_size) if len(train) - s >= 2]
-        loss_sum = torch.zeros(())
-        correct = torch.zeros((), dtype=torch.int64)
+        loss_sum = torch.zeros((), device=self.device)
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
         seen, began = 0, time.perf_counter()
         self.model.train()
         with torch.random.fork_rng(devices=[]):  # kornia draws from the global generator
@@ -153,14 +154,15 @@ class _EpochTrainer:
             x = self.normalise.pixels(self.augment(images.float() / 255))
             targets = F.one_hot(labels, self.num_classes).to(x.dtype)
             x, targets = mixup(x, targets, settings.mixup)
+            x, targets = x.to(self.device), targets.to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
         first_logits: Tensor | None = None
-        loss_value = torch.zeros(())
+        loss_value = torch.zeros((), device=self.device)
         architectures: list[Architecture | None] = [None]
         if self.space is not None:
             architectures = [*SAMPLING[settings.sampling](self.space, rng)]
         for architecture in architectures:
-            with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
                 logits = self.model(x, architecture).float()
             if first_logits is None:
                 loss = F.cross_entropy(logits, targets, label_smoothing=settings.label_smoothing)
