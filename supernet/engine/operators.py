@@ -41,7 +41,7 @@ class TorchOperators:
         return x.sum(dim=-1, dtype=torch.int32)
 
     def product(self, x: Tensor, events: int, products: Products, n_out: int) -> Tensor:
-        """Return float32 currents ``(..., n_out)``, without bias, of spikes ``(..., n_in)`` that sum to ``events``."""
+        """Return float32 currents ``(..., n_out)`` without bias; the spikes ``(..., n_in)`` sum to ``events``."""
         del events
         dtype = (
             torch.bfloat16

@@ -8,7 +8,7 @@ others are scored with it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -184,6 +184,31 @@ class Engine:
             torch.cat(logits) if logits else torch.empty(0, classes), total.layers, total.spikes, images
         )
 
+    def prepare(self, architecture: Architecture, calibration: Iterable[Tensor]) -> Callable[[Tensor], Tensor]:
+        """Return a calibrated subnet as a function from normalised images ``(B, C, H, W)`` to logits.
+
+        Args:
+            architecture: Subnet.
+            calibration: As of :meth:`score`.
+        """
+        prefix = stages_of(architecture)
+        statistics = self._statistics(prefix, calibration)
+
+        @torch.no_grad()
+        def run(images: Tensor) -> Tensor:
+            logits: dict[Prefix, list[Tensor]] = {prefix: []}
+            for part in torch.split(images.to(self._device), self._images_per_pass()):
+                self._score([prefix], 0, part, statistics, logits, {})
+            return torch.cat(logits[prefix])
+
+        return run
+
+    @torch.no_grad()
+    def _statistics(self, prefix: Prefix, calibration: Iterable[Tensor]) -> dict[Prefix, dict[str, Statistics]]:
+        found: dict[Prefix, dict[str, Statistics]] = {}
+        self._calibrate([prefix], 0, [batch.to(self._device) for batch in calibration], found, self._memory)
+        return found
+
     def statistics(self, architecture: Architecture, calibration: Iterable[Tensor]) -> dict[str, Statistics]:
         """Return a subnet's BatchNorm statistics by the name of the layer in front, biases included.
 
@@ -192,9 +217,7 @@ class Engine:
             calibration: As of :meth:`score`.
         """
         prefix = stages_of(architecture)
-        found: dict[Prefix, dict[str, Statistics]] = {}
-        with torch.no_grad():
-            self._calibrate([prefix], 0, [batch.to(self._device) for batch in calibration], found, self._memory)
+        found = self._statistics(prefix, calibration)
         merged: dict[str, Statistics] = {}
         for level in range(len(prefix)):
             for name, row in found[prefix[: level + 1]].items():
