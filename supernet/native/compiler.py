@@ -79,7 +79,7 @@ def build(source: str, flags: tuple[str, ...] = FLAGS) -> ctypes.CDLL:
     """
     command = find_compiler()
     identity = "\0".join([source, *flags, _version(tuple(command)), _processor()])
-    folder = _private_folder()
+    folder = kernel_folder()
     library = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.so"
     if not library.exists():
         _compile(command, flags, source, library)
@@ -130,7 +130,7 @@ def _processor() -> str:
     return "\n".join(sorted(set(named)) or [platform.machine(), platform.processor()])
 
 
-def _private_folder() -> Path:
+def kernel_folder() -> Path:
     """Return the folder of built libraries, which nobody but its user may write to."""
     chosen = os.environ.get(CACHE_VARIABLE)
     folder = Path(chosen) if chosen else user_cache_path("spikefront") / "kernels"

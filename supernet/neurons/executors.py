@@ -114,7 +114,7 @@ def learned_gradients(ctx: Any, found: Derivatives) -> list[Tensor | None]:
     """Return the derivatives by the learned constants of ``remember_learned``, or None for each if not computed."""
     if found.constants is None:
         return [None] * len(ctx.types)
-    chosen = found.constants[torch.tensor(ctx.where, device=found.constants.device)]
+    chosen = [value for value, learned in zip(found.constants.unbind(), ctx.where, strict=True) if learned]
     return [value.to(dtype) for value, dtype in zip(chosen, ctx.types, strict=True)]
 
 

@@ -56,7 +56,6 @@ def cuda_source(equations: Equations, dtype: str) -> str:
     words |= {
         "IS_DOUBLE": str(int(dtype == "float64")),
         "K_PARAMETERS": "".join(f", double {value}" for value in values),
-        "K_ARGUMENTS": "".join(f", {value}" for value in values),
         "K_VALUES": ", ".join(values) or "0",
         "COLLECT": " ".join(f"by_constant[j][{n}] += (double)learned_{name}[j];" for n, name in enumerate(constants)),
     }

@@ -291,6 +291,9 @@ def test_running_a_network_confirms_its_dense_operations(space, make_supernet):
     with torch.no_grad(), counting(network) as counts:
         network(torch.zeros(5, 1, 8, 8))
     dense = dense_operations(space.skeleton, space.largest())
+    assert {n: (r.kind, r.analog, r.macs / 5) for n, r in counts.layers.items()} == {
+        n: (r.kind, r.analog, r.macs) for n, r in dense.layers.items()
+    }
     assert counts.macs_per_image == dense.macs_per_image
     assert counts.analog_macs_per_image == dense.analog_macs_per_image
     assert dense.analog_macs_per_image == 8 * 8 * 9 * (32 // 8) + 32 * 3
