@@ -91,7 +91,8 @@ def main() -> None:
             "largest accuracy error": error,
         }
         print(
-            f"{name}: {median:.1f} s, ratio {baseline / median:.2f}, Kendall tau {tau:.4f}, accuracy within {error:.4f}"
+            f"{name}: {median:.1f} s, ratio {baseline / median:.2f}, Kendall tau {tau:.4f}, "
+            f"accuracy within {error:.4f}"
         )
     save(
         "scoring",

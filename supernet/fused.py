@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from supernet import products
 from supernet.layers import EntangledBatchNorm
 from supernet.neurons.executors import learned_gradients, remember_learned
 from supernet.neurons.kernels import Affine, Kernels, arithmetic_type
@@ -44,31 +45,31 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, dtype: torch.dtype, *weights: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        ctx.save_for_backward(rows.to(torch.uint8), *weights)
+        kept = rows.to(torch.uint8)
+        ctx.save_for_backward(kept, *weights)
         ctx.dtype, ctx.x_type = dtype, x.dtype
-        y = torch.empty(len(rows), sum(len(w) for w in weights), dtype=dtype, device=x.device)
         with torch.autocast(x.device.type, enabled=False):
-            rows = rows.to(dtype)
-            for weight, part in zip(weights, torch.split(y, [len(w) for w in weights], dim=1), strict=True):
-                torch.mm(rows, weight.to(dtype).t(), out=part)
+            y = products.multiply(rows.to(dtype), _beside(weights).to(dtype))
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         saved, *weights = ctx.saved_tensors
         g = grad_outputs[0].reshape(len(saved), -1)
-        parts = torch.split(g, [len(w) for w in weights], dim=1)
         gx: Tensor | None = None
         with torch.autocast(g.device.type, enabled=False):
             if ctx.needs_input_grad[0]:
-                for weight, part in zip(weights, parts, strict=True):
-                    w = weight.to(ctx.dtype)
-                    gx = part @ w if gx is None else gx.addmm_(part, w)
-                assert gx is not None
+                gx = products.multiply(g, _beside(weights).to(ctx.dtype).t())
                 gx = gx.to(ctx.x_type).view(*grad_outputs[0].shape[:-1], -1)
             x = saved.to(ctx.dtype)
-            gw = [(part.t() @ x).to(w.dtype) for part, w in zip(parts, weights, strict=True)]
+            parts = torch.split(g, [len(w) for w in weights], dim=1)
+            gw = [products.multiply(part.t(), x.t()).to(w.dtype) for part, w in zip(parts, weights, strict=True)]
         return gx, None, *gw
+
+
+def _beside(weights: Sequence[Tensor]) -> Tensor:
+    """Return weight matrices of one input as one, without a copy if there is one."""
+    return weights[0] if len(weights) == 1 else torch.cat(list(weights))
 
 
 def convolve(x: Tensor, weight: Tensor, padding: Sequence[int], dtype: torch.dtype, analog: bool) -> Tensor:
@@ -93,21 +94,23 @@ class _Convolve(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, padding: Sequence[int], dtype: torch.dtype, analog: bool
     ) -> Tensor:
         images = x.flatten(0, 1)
-        ctx.save_for_backward(images if analog else images.to(torch.uint8), weight)
+        kept = images if analog else images.to(torch.uint8, memory_format=torch.channels_last)
+        ctx.save_for_backward(kept, weight)
         ctx.padding, ctx.dtype, ctx.types, ctx.steps = padding, dtype, (x.dtype, weight.dtype), len(x)
         with torch.autocast(x.device.type, enabled=False):
-            y = F.conv2d(_channels_last(images, dtype), _channels_last(weight, dtype), padding=tuple(padding))
-        return split_steps(y.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1), x.shape[0])
+            y = products.convolve(images.to(dtype), weight.to(dtype), tuple(padding))
+        return split_steps(y.permute(0, 2, 3, 1), x.shape[0])
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         saved, weight = ctx.saved_tensors
         g = grad_outputs[0].flatten(0, 1).permute(0, 3, 1, 2)
+        dtype = torch.float32 if products.by_float32(g) else ctx.dtype
         with torch.autocast(g.device.type, enabled=False):
             gx, gw, _ = torch.ops.aten.convolution_backward(
-                _channels_last(g, ctx.dtype),
-                _channels_last(saved, ctx.dtype),
-                _channels_last(weight, ctx.dtype),
+                _channels_last(g, dtype),
+                _channels_last(saved, dtype),
+                _channels_last(weight, dtype),
                 None,
                 [1, 1],
                 list(ctx.padding),
