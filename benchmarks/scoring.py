@@ -140,7 +140,7 @@ def _generation(
     problem = ArchitectureProblem(space, {"accuracy": "max", "energy": "min"})
     algorithm = build_algorithm("nsga2", problem, count, 0)
     engine = Engine(supernet)
-    few, images, labels = [batch[:16] for batch in calibration], scored[0][:48], scored[1][:48]
+    few, images, labels = [batch[:8] for batch in calibration], scored[0][:24], scored[1][:24]
     for generation in range(10):
         population = algorithm.ask()
         architectures = [space.decode(x) for x in population.get("X")]

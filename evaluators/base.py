@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,17 +75,25 @@ class SharedOutcomes:
     def __init__(self, engine: Engine, architectures: Sequence[Architecture], images: ScoringImages) -> None:
         self._engine, self._architectures, self._images = engine, tuple(architectures), images
         self._results: dict[Architecture, SubnetResult] | None = None
+        self.seconds = 0.0
+        """Wall time of each architecture's part of what was computed together."""
         self.broken = False
         """Whether computing them together has failed, perhaps for the sake of one of them."""
+
+    @property
+    def count(self) -> int:
+        """Number of architectures."""
+        return len(self._architectures)
 
     def __getitem__(self, architecture: Architecture) -> Outcome:
         """Return the outcome of one of the architectures."""
         if self._results is None:
             images = self._images
             scored = (x for x, _ in images.normalise.batches(images.scored, images.batch_size))
-            self.broken = True
+            self.broken, began = True, time.perf_counter()
             results = self._engine.score(self._architectures, images.calibration_batches(), scored)
             self.broken = False
+            self.seconds = (time.perf_counter() - began) / len(self._architectures)
             self._results = dict(zip(self._architectures, results, strict=True))
         result = self._results[architecture]
         labels = torch.from_numpy(self._images.scored.labels).to(result.logits.device)

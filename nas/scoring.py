@@ -138,7 +138,7 @@ class Scorer:
     ) -> Iterator[Evaluation]:
         """Yield the evaluations of architectures in order, computing once what they have in common.
 
-        Each is what :meth:`score` gives for it; only the seconds of the common work are counted with the first.
+        Each is what :meth:`score` gives for it.
         """
         images, engine = self._images[split], self._engine
         outcomes = None if engine is None else SharedOutcomes(engine, architectures, images)
@@ -152,7 +152,7 @@ class Scorer:
     def _evaluate(
         self, architecture: Architecture, images: ScoringImages, outcomes: SharedOutcomes | None
     ) -> Evaluation:
-        began = time.perf_counter()
+        began, shared = time.perf_counter(), 0.0 if outcomes is None else outcomes.seconds
         metrics: Mapping[str, float] = {}
         failure = None
         try:
@@ -160,7 +160,12 @@ class Scorer:
                 metrics = score(Candidate(architecture, self._supernet, images, outcomes), self._evaluators)
         except (Exception, SystemExit) as error:  # the worker boundary: a failure is data
             failure = f"{type(error).__name__}: {error}"
-        return Evaluation(architecture, metrics, time.perf_counter() - began, failure)
+        seconds = time.perf_counter() - began
+        if outcomes is not None and outcomes.seconds:
+            # What was computed together counts for each with its part, not for the one that asked first.
+            own = seconds if shared else seconds - outcomes.seconds * outcomes.count
+            seconds = max(own, 0.0) + outcomes.seconds
+        return Evaluation(architecture, metrics, seconds, failure)
 
 
 def _copy(split: Split) -> Split:

@@ -26,6 +26,10 @@ ATTENTION_THRESHOLD = 0.5
 """Threshold of the neuron behind the attention over that of its block."""
 
 
+MAX_DEPTH = 126
+"""Most blocks: a sum of spikes is at most 2 behind the stem and grows by 2 with each block."""
+
+
 class LinearNeuron(nn.Module):
     """Linear layer, batch normalisation and neuron: tokens in, spikes out."""
 
@@ -138,6 +142,10 @@ class Spikformer(nn.Module):
 
     def __init__(self, skeleton: Skeleton, architecture: Architecture, executor: str = "auto") -> None:
         super().__init__()
+        if architecture.depth > MAX_DEPTH:
+            raise InputError(
+                f"depth must be {MAX_DEPTH} or less, as sums of spikes are bytes, got {architecture.depth}"
+            )
         self.skeleton = skeleton
         self.architecture = architecture
         self.executor = executor

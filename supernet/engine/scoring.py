@@ -101,9 +101,7 @@ class Engine:
             self._supernet.check_fit(architecture)
         distinct = list(dict.fromkeys(architectures))
         prefixes = [stages_of(architecture) for architecture in distinct]
-        batches = [batch.to(self._device) for batch in calibration]
-        if not batches:
-            raise ValueError("calibration needs at least one batch of training images, got none")
+        batches = self._batches(calibration)
         statistics: dict[Prefix, dict[str, Statistics]] = {}
         self._calibrate(prefixes, 0, batches, statistics, self._memory)
         logits: dict[Prefix, list[Tensor]] = {prefix: [] for prefix in prefixes}
@@ -119,6 +117,12 @@ class Engine:
         }
         return [results[architecture] for architecture in architectures]
 
+    def _batches(self, calibration: Iterable[Tensor]) -> list[Tensor]:
+        batches = [batch.to(self._device) for batch in calibration]
+        if not batches:
+            raise ValueError("calibration needs at least one batch of training images, got none")
+        return batches
+
     def _calibrate(
         self,
         prefixes: list[Prefix],
@@ -127,18 +131,18 @@ class Engine:
         statistics: dict[Prefix, dict[str, Statistics]],
         memory: int,
     ) -> None:
-        """Fill in the statistics of all prefixes that go on from the same ``level`` stages."""
+        """Fill in the statistics of all prefixes that go on from the same ``level`` stages; empties ``batches``."""
         groups = _by_stage(prefixes, level)
         mine = sum(batch.numel() for batch in batches)
         # Whoever shares these activations makes them wait; without memory for one more level each subnet goes alone.
         rest = memory - (mine if len(groups) > 1 else 0)
         if rest < 0:
             groups = [[prefix] for group in groups for prefix in group]
-        for group in groups:
-            stage = group[0][level]
-            averages = _Averages()
-            events = Events()
+        for number, group in enumerate(groups, start=1):
+            stage, averages, events = group[0][level], _Averages(), Events()
             after = [self._runner.run(stage, batch, averages, events) for batch in batches]
+            if number == len(groups):
+                batches.clear()  # nobody needs them any more, while deeper stages need the memory
             statistics[group[0][: level + 1]] = averages.result()
             further = [prefix for prefix in group if len(prefix) > level + 1]
             if further:
@@ -206,7 +210,7 @@ class Engine:
     @torch.no_grad()
     def _statistics(self, prefix: Prefix, calibration: Iterable[Tensor]) -> dict[Prefix, dict[str, Statistics]]:
         found: dict[Prefix, dict[str, Statistics]] = {}
-        self._calibrate([prefix], 0, [batch.to(self._device) for batch in calibration], found, self._memory)
+        self._calibrate([prefix], 0, self._batches(calibration), found, self._memory)
         return found
 
     def statistics(self, architecture: Architecture, calibration: Iterable[Tensor]) -> dict[str, Statistics]:
