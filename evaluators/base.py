@@ -98,7 +98,7 @@ class SharedOutcomes:
         result = self._results[architecture]
         labels = torch.from_numpy(self._images.scored.labels).to(result.logits.device)
         correct = int((result.logits.argmax(dim=1) == labels).sum())
-        return Outcome(correct, result.images, OperationCounts(result.layers, float(result.spikes), result.images))
+        return Outcome(correct, result.images, OperationCounts(result.layers, result.neurons, result.images))
 
     def calibrate(self, subnet: Spikformer) -> Spikformer:
         """Give a subnet the BatchNorm statistics that it is scored with, and return it."""

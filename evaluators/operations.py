@@ -15,24 +15,40 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from supernet.engine import LayerOperations
+from supernet.engine import LayerOperations, NeuronOperations
 from supernet.layers import EntangledConv2d, EntangledLinear
 from supernet.spikformer import SpikeProduct, Spikformer
 
 
 @dataclass
 class OperationCounts:
-    """Operations of a network by layer name, and its spikes, summed over the images seen.
+    """Operations of a network by layer name, and what its neurons did, summed over the images seen.
 
     Attributes:
         layers: Counts by the layer's name in the network.
-        spikes: Spikes fired by all neurons.
+        neurons: Updates and spikes by the neuron layer's name in the network.
         images: Images seen.
     """
 
     layers: dict[str, LayerOperations] = field(default_factory=dict)
-    spikes: float = 0.0
+    neurons: dict[str, NeuronOperations] = field(default_factory=dict)
     images: int = 0
+
+    @property
+    def spikes(self) -> int:
+        """Spikes fired by all neurons."""
+        return sum(row.fired for row in self.neurons.values())
+
+    @property
+    def timesteps(self) -> int:
+        """Simulation length T; 0 if nothing has run."""
+        return max((row.timesteps for row in self.neurons.values()), default=0)
+
+    @property
+    def rate(self) -> float:
+        """Spikes per neuron and timestep, in [0, 1]; 0 if nothing has run."""
+        updates = sum(row.updates for row in self.neurons.values())
+        return self.spikes / updates if updates else 0.0
 
     @property
     def macs_per_image(self) -> float:
@@ -46,8 +62,13 @@ class OperationCounts:
 
     @property
     def accumulates_per_image(self) -> float:
-        """Accumulates that really happen, per image."""
+        """Accumulates that really happen, by value, per image."""
         return sum(layer.accumulates for layer in self.layers.values()) / self.images
+
+    @property
+    def nonzero_per_image(self) -> float:
+        """Accumulates with every arriving integer taken as one, per image."""
+        return sum(layer.nonzero for layer in self.layers.values()) / self.images
 
     @property
     def spikes_per_image(self) -> float:
@@ -61,26 +82,28 @@ def counting(network: Spikformer) -> Iterator[OperationCounts]:
 
     Args:
         network: A network that no other thread runs meanwhile; it is left as it was. On the ``meta`` device only
-            the dense multiply-accumulates are counted.
+            what follows from shapes is counted.
     """
     counts = OperationCounts()
     neurons = {type(network.stem.position.neuron)}
     handles = []
 
     def hook_layer(name: str, module: nn.Module, analog: bool) -> None:
-        kind = _KINDS[type(module)]
-        row = counts.layers[name] = LayerOperations(kind, analog)
+        row = counts.layers[name] = LayerOperations(_KINDS[type(module)], analog)
 
         def count(_: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-            row.macs += _dense_macs(module, inputs, output)
-            if not analog and not output.is_meta:
-                row.accumulates += _accumulates(module, inputs[0], output)
+            row.add(_operations(module, inputs, output, analog))
 
         handles.append(module.register_forward_hook(count))
 
-    def count_spikes(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
-        if not output.is_meta:
-            counts.spikes += _total(output)
+    def hook_neurons(name: str, module: nn.Module) -> None:
+        row = counts.neurons[name] = NeuronOperations()
+
+        def count(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
+            steps = [0.0] * len(output) if output.is_meta else _row_sums(output.flatten(1))
+            row.add(output.numel(), [int(step) for step in steps])
+
+        handles.append(module.register_forward_hook(count))
 
     def count_images(_: nn.Module, inputs: tuple[Any, ...]) -> None:
         counts.images += len(inputs[0])
@@ -90,7 +113,7 @@ def counting(network: Spikformer) -> Iterator[OperationCounts]:
         if type(module) in _KINDS:
             hook_layer(name, module, module in analog_layers)
         elif type(module) in neurons:
-            handles.append(module.register_forward_hook(count_spikes))
+            hook_neurons(name, module)
     handles.append(network.register_forward_pre_hook(count_images))
     try:
         yield counts
@@ -106,22 +129,42 @@ _KINDS: dict[type[nn.Module], str] = {
 }
 
 
+def _row_sums(x: Tensor) -> list[float]:
+    """Return the exact sums of rows ``(R, n)`` of small non-negative integers."""
+    sums: list[float] = x.sum(dim=1, dtype=torch.float64).tolist()
+    return sums
+
+
 def _total(values: Tensor) -> float:
     """Return the exact sum of small non-negative integers: rows in float32, their sum in float64."""
     return float(values.sum(dim=-1).sum(dtype=torch.float64))
 
 
-def _dense_macs(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> int:
-    """Return the multiply-accumulates of a call, each output being one dot product."""
+def _operations(module: nn.Module, inputs: tuple[Any, ...], output: Tensor, analog: bool) -> LayerOperations:
+    """Return the operations of one call, each output being one dot product."""
+    x, operands = inputs[0], [operand for operand in inputs if isinstance(operand, Tensor)]
+    row = LayerOperations(_KINDS[type(module)], analog)
     if isinstance(module, EntangledConv2d):
-        return output.numel() * int(inputs[0].shape[1]) * prod(module.kernel_size)
-    return output.numel() * int(inputs[0].shape[-1])  # a linear layer, or the product of two matrices
+        synapses = int(x.shape[1]) * prod(module.kernel_size)
+        row.weights = synapses * output.shape[1]
+    else:  # a linear layer, or the product of two matrices
+        synapses = int(x.shape[-1])
+        row.weights = synapses * output.shape[-1] if isinstance(module, EntangledLinear) else 0
+    row.macs, row.outputs = output.numel() * synapses, output.numel()
+    row.inputs = sum(operand.numel() for operand in operands)
+    if not analog and not output.is_meta:
+        filled = [(operand != 0).to(operand.dtype) for operand in operands]
+        row.events = int(sum(_total(part) for part in filled))
+        row.accumulates = _accumulates(module, operands, output)
+        row.nonzero = _accumulates(module, filled, output)
+    return row
 
 
-def _accumulates(module: nn.Module, x: Tensor, output: Tensor) -> float:
-    """Return the accumulates by value of a call whose input ``x`` holds non-negative integers."""
-    if isinstance(module, SpikeProduct):
-        return _total(output)  # each coincidence adds its value to one output
+def _accumulates(module: nn.Module, operands: list[Tensor], output: Tensor) -> float:
+    """Return the accumulates by value of a call whose operands hold non-negative integers."""
+    x = operands[0]
+    if isinstance(module, SpikeProduct):  # value k of each column meets value k of each row
+        return float((x.sum(dim=-2, dtype=torch.float64) * operands[1].sum(dim=-1, dtype=torch.float64)).sum())
     if isinstance(module, EntangledConv2d):
         arriving = x.sum(dim=0).sum(dim=0, dtype=torch.float64)
         return float((arriving * _fan_out(module, x, output)).sum()) * output.shape[1]
@@ -133,7 +176,7 @@ def _fan_out(conv: EntangledConv2d, x: Tensor, output: Tensor) -> Tensor:
     (k_h, k_w), (s_h, s_w), (p_h, p_w) = conv.kernel_size, conv.stride, _pair(conv.padding)
     rows = _reached(x.shape[2], output.shape[2], k_h, s_h, p_h)
     columns = _reached(x.shape[3], output.shape[3], k_w, s_w, p_w)
-    return torch.outer(rows, columns)
+    return torch.outer(rows, columns).to(x.device)
 
 
 def _pair(padding: Any) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from supernet.engine.weights import Products
 from supernet.native import compiler_problem, spikes
+from supernet.native.spikes import Met
 from supernet.neurons.equations import integrate
 from supernet.neurons.executors import choose_kernels
 from supernet.neurons.kernels import Affine
@@ -36,9 +37,14 @@ class TorchOperators:
     def __init__(self, precision: str) -> None:
         self.precision = precision
 
-    def totals(self, x: Tensor) -> Tensor:
-        """Return the sum of each position ``(..., C)`` as integers ``(...)``."""
-        return x.sum(dim=-1, dtype=torch.int32)
+    def arrivals(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return for each position ``(..., C)`` the sum and the number of values above 0, integers ``(...)``."""
+        return x.sum(dim=-1, dtype=torch.int32), x.count_nonzero(dim=-1)
+
+    def by_timestep(self, x: Tensor) -> list[int]:
+        """Return the sum of each timestep of ``(T, B, ...)``."""
+        sums: list[int] = x.flatten(1).sum(dim=1, dtype=torch.int64).tolist()
+        return sums
 
     def product(self, x: Tensor, events: int, products: Products, n_out: int) -> Tensor:
         """Return float32 currents ``(..., n_out)`` without bias; the spikes ``(..., n_in)`` sum to ``events``."""
@@ -58,8 +64,8 @@ class TorchOperators:
 
     def fire(
         self, y: Tensor, timesteps: int, affine: Affine, products: Products, k: list[Any], addend: Tensor | None
-    ) -> tuple[Tensor, int]:
-        """Return the spikes ``(T, ..., C)``, plus the addend if there is one, and how many fired.
+    ) -> Tensor:
+        """Return the spikes ``(T, ..., C)``, plus the addend if there is one.
 
         Args:
             y: Currents ``(T, ..., C)``, or ``(1, ..., C)`` if all timesteps have the same.
@@ -73,22 +79,22 @@ class TorchOperators:
 
     def _fire(
         self, y: Tensor, timesteps: int, affine: Affine | None, neuron: Any, k: list[Any], addend: Tensor | None
-    ) -> tuple[Tensor, int]:
+    ) -> Tensor:
         kernels = choose_kernels(neuron.equations, y.device, y.dtype, neuron.executor)
         if kernels is None:
             x = y if affine is None else y * affine.scale + affine.shift
             constants = dict(zip(neuron.equations.constants, k, strict=True))
             fired = integrate(x.expand(timesteps, *y.shape[1:]), neuron.equations, constants).to(torch.uint8)
-            return fired if addend is None else fired + addend, int(fired.sum())
+            return fired if addend is None else fired + addend
         flat = y.reshape(len(y), -1, y.shape[-1])
         values = [value.item() if isinstance(value, Tensor) else value for value in k]
         more = None if addend is None else addend.view(timesteps, *flat.shape[1:])
         result = kernels.forward(flat, timesteps, values, affine, False, True, more)
         assert result.bytes is not None
-        return result.bytes.view(timesteps, *y.shape[1:]), int(result.count)
+        return result.bytes.view(timesteps, *y.shape[1:])
 
-    def fire_attention(self, current: Tensor, neuron: Any, k: list[Any]) -> tuple[Tensor, int]:
-        """Return the spikes of currents ``(T, B, N, D)`` that no normalisation touches, and how many fired."""
+    def fire_attention(self, current: Tensor, neuron: Any, k: list[Any]) -> Tensor:
+        """Return the spikes of currents ``(T, B, N, D)`` that no normalisation touches."""
         return self._fire(current, len(current), None, neuron, k, None)
 
     def pool(self, x: Tensor) -> Tensor:
@@ -97,13 +103,18 @@ class TorchOperators:
         pooled = F.max_pool2d(images, 3, 2, 1).to(torch.uint8).permute(0, 2, 3, 1)
         return pooled.contiguous().view(*x.shape[:2], *pooled.shape[1:])
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, int, int]:
-        """Return the currents q kᵀ v / 8 ``(T, B, N, D)``, and the sums of all entries of q kᵀ and of q kᵀ v."""
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: int, count: bool) -> tuple[Tensor, Met | None]:
+        """Return the currents q kᵀ v / 8 ``(T, B, N, D)`` and, if asked to count, what met in both products."""
         split = [part.float().view(*part.shape[:-1], heads, -1).transpose(-3, -2) for part in (q, k, v)]
         scores = split[0] @ split[1].transpose(-2, -1)
         mixed = scores @ split[2]
-        totals = [int(part.sum(dim=-1).sum(dtype=torch.float64)) for part in (scores, mixed)]
-        return (mixed * ATTENTION_SCALE).transpose(-3, -2).flatten(-2).contiguous(), totals[0], totals[1]
+        current = (mixed * ATTENTION_SCALE).transpose(-3, -2).flatten(-2).contiguous()
+        if not count:
+            return current, None
+        filled = scores != 0
+        met = filled.sum(dim=-2).double() * split[2].sum(dim=-1)  # of each token's column of q kᵀ and row of v
+        totals = [part.sum(dim=-1).sum(dtype=torch.float64) for part in (scores, mixed, met, filled)]
+        return current, Met(*(int(total) for total in totals))
 
     def token_mean(self, x: Tensor) -> Tensor:
         """Return the mean ``(B, D)`` of ``(T, B, N, D)`` over timesteps and tokens."""
@@ -113,9 +124,16 @@ class TorchOperators:
 class NativeOperators(TorchOperators):
     """The same operations compiled for the CPU: event-driven where spikes are sparse, dense above."""
 
-    def totals(self, x: Tensor) -> Tensor:
-        """Return the sum of each position ``(..., C)`` as integers ``(...)``."""
-        return spikes.row_sums(x.view(-1, x.shape[-1]))[0].view(x.shape[:-1])
+    def arrivals(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return for each position ``(..., C)`` the sum and the number of values above 0, integers ``(...)``."""
+        sums, nonzero = spikes.row_sums(x.view(-1, x.shape[-1]))
+        return sums.view(x.shape[:-1]), nonzero.view(x.shape[:-1])
+
+    def by_timestep(self, x: Tensor) -> list[int]:
+        """Return the sum of each timestep of ``(T, B, ...)``."""
+        images = x.flatten(2)
+        sums: list[int] = spikes.row_sums(images.flatten(0, 1))[0].view(images.shape[:2]).sum(dim=1).tolist()
+        return sums
 
     def product(self, x: Tensor, events: int, products: Products, n_out: int) -> Tensor:
         """Return the currents ``(..., n_out)``; who computes them follows from the density of the spikes."""
@@ -135,11 +153,11 @@ class NativeOperators(TorchOperators):
         pooled = spikes.spike_max_pool(x.flatten(0, 1))
         return pooled.view(*x.shape[:2], *pooled.shape[1:])
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, int, int]:
-        """Return the currents q kᵀ v / 8 ``(T, B, N, D)``, and the sums of all entries of q kᵀ and of q kᵀ v."""
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: int, count: bool) -> tuple[Tensor, Met | None]:
+        """Return the currents q kᵀ v / 8 ``(T, B, N, D)`` and, if asked to count, what met in both products."""
         flat = [part.flatten(0, 1) for part in (q, k, v)]
-        current, scores, mixed = spikes.spike_attention(flat[0], flat[1], flat[2], heads)
-        return current.view(q.shape), scores, mixed
+        current, met = spikes.spike_attention(flat[0], flat[1], flat[2], heads, count)
+        return current.view(q.shape), met
 
     def token_mean(self, x: Tensor) -> Tensor:
         """Return the mean ``(B, D)`` of ``(T, B, N, D)`` over timesteps and tokens."""

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spaces import Architecture
+from supernet.engine.counts import Events, LayerOperations, NeuronOperations
 from supernet.engine.operators import choose_operators
-from supernet.engine.stages import Events, LayerOperations, Runner, Stage, stages_of
+from supernet.engine.stages import Runner, Stage, stages_of
 from supernet.engine.weights import GROUP, Products, products_of
 from supernet.neurons.executors import choose_kernels
 from supernet.neurons.kernels import Affine, Kernels
@@ -39,14 +40,19 @@ class SubnetResult:
     Attributes:
         logits: ``(images, classes)``.
         layers: Operations by the layer's name, summed over the images.
-        spikes: Spikes fired, summed over the images.
+        neurons: Updates and spikes by the neuron layer's name, summed over the images.
         images: Images seen.
     """
 
     logits: Tensor
     layers: dict[str, LayerOperations]
-    spikes: int
+    neurons: dict[str, NeuronOperations]
     images: int
+
+    @property
+    def spikes(self) -> int:
+        """Spikes fired, summed over the images."""
+        return sum(row.fired for row in self.neurons.values())
 
 
 @dataclass(frozen=True)
@@ -139,8 +145,8 @@ class Engine:
         if rest < 0:
             groups = [[prefix] for group in groups for prefix in group]
         for number, group in enumerate(groups, start=1):
-            stage, averages, events = group[0][level], _Averages(), Events()
-            after = [self._runner.run(stage, batch, averages, events) for batch in batches]
+            stage, averages = group[0][level], _Averages()
+            after = [self._runner.run(stage, batch, averages, None) for batch in batches]
             if number == len(groups):
                 batches.clear()  # nobody needs them any more, while deeper stages need the memory
             statistics[group[0][: level + 1]] = averages.result()
@@ -155,13 +161,14 @@ class Engine:
         x: Tensor,
         statistics: dict[Prefix, dict[str, Statistics]],
         logits: dict[Prefix, list[Tensor]],
-        events: dict[Prefix, Events],
+        events: dict[Prefix, Events] | None,
     ) -> None:
-        """Run all prefixes that go on from ``x``, the output of the same ``level`` stages."""
+        """Run all prefixes that go on from ``x``, the output of the same ``level`` stages; count into ``events``."""
         for group in _by_stage(prefixes, level):
             prefix = group[0][: level + 1]
             norm = _Fixed(statistics[prefix])
-            after = self._runner.run(prefix[-1], x, norm, events.setdefault(prefix, Events()))
+            counts = None if events is None else events.setdefault(prefix, Events())
+            after = self._runner.run(prefix[-1], x, norm, counts)
             further = [other for other in group if len(other) > level + 1]
             if len(further) < len(group):
                 logits[prefix].append(self._head(after))
@@ -179,13 +186,14 @@ class Engine:
         total = Events()
         for level in range(len(prefix)):
             part = events.get(prefix[: level + 1], Events())
-            total.spikes += part.spikes
             total.layers |= {name: replace(row) for name, row in part.layers.items()}
-        width = prefix[0].width
-        total.add("head", "linear", images * width * head.out_features, 0.0, analog=True)
-        classes = head.out_features
+            total.neurons |= {name: replace(row) for name, row in part.neurons.items()}
+        width, classes = prefix[0].width, head.out_features
+        row = LayerOperations("linear", analog=True, macs=images * width * classes)
+        row.inputs, row.outputs, row.weights = images * width, images * classes, width * classes
+        total.add("head", row)
         return SubnetResult(
-            torch.cat(logits) if logits else torch.empty(0, classes), total.layers, total.spikes, images
+            torch.cat(logits) if logits else torch.empty(0, classes), total.layers, total.neurons, images
         )
 
     def prepare(self, architecture: Architecture, calibration: Iterable[Tensor]) -> Callable[[Tensor], Tensor]:
@@ -202,7 +210,7 @@ class Engine:
         def run(images: Tensor) -> Tensor:
             logits: dict[Prefix, list[Tensor]] = {prefix: []}
             for part in torch.split(images.to(self._device), self._images_per_pass()):
-                self._score([prefix], 0, part, statistics, logits, {})
+                self._score([prefix], 0, part, statistics, logits, None)
             return torch.cat(logits[prefix])
 
         return run

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from spaces import Architecture, hidden_width
+from supernet.engine.counts import Events, LayerOperations
 from supernet.engine.operators import TorchOperators
 from supernet.engine.weights import Products, apart
+from supernet.native.spikes import Met
 from supernet.neurons import SpikingNeuron
 from supernet.neurons.kernels import Affine
 from supernet.spikformer import ATTENTION_THRESHOLD
@@ -53,39 +55,6 @@ def stages_of(architecture: Architecture) -> tuple[Stage, ...]:
     return tuple(found)
 
 
-@dataclass
-class LayerOperations:
-    """Operations of one layer, summed over the images seen.
-
-    Attributes:
-        kind: ``convolution``, ``linear`` or ``product``.
-        analog: Whether the input is analog, so that every synapse multiplies.
-        macs: Multiply-accumulates of the same layer in a dense network, padding included; an analog layer runs
-            once per image, the others once per timestep.
-        accumulates: Accumulates by value: arriving integers times their true fan-out, or coincident spikes of a
-            product. 0 for analog layers.
-    """
-
-    kind: str
-    analog: bool = False
-    macs: int = 0
-    accumulates: float = 0.0
-
-
-@dataclass
-class Events:
-    """What happened in a stage: by layer, and the spikes that its neurons fired."""
-
-    layers: dict[str, LayerOperations] = field(default_factory=dict)
-    spikes: int = 0
-
-    def add(self, name: str, kind: str, macs: int, accumulates: float, analog: bool = False) -> None:
-        """Add operations of a layer."""
-        row = self.layers.setdefault(name, LayerOperations(kind, analog))
-        row.macs += macs
-        row.accumulates += accumulates
-
-
 Norm = Callable[[str, Products, Tensor], Affine]
 """Gives the normalisation of a product's currents: that of their own batch, or a fixed one."""
 
@@ -110,24 +79,27 @@ class Runner:
         self._products, self._do, self._pools = products, operators, pools
         self._attention_neurons = attention_neurons
 
-    def run(self, stage: Stage, x: Tensor, norm: Norm, events: Events) -> Tensor:
+    def run(self, stage: Stage, x: Tensor, norm: Norm, events: Events | None) -> Tensor:
         """Return what a stage makes of its input, bytes ``(T, B, N, D)``.
 
         Args:
             stage: What to run.
             x: Normalised images ``(B, C, H, W)`` for the stem, else tokens ``(T, B, N, D)``.
             norm: Gives the normalisations.
-            events: Receives what happened.
+            events: Receives what happened; without it nothing is counted.
         """
         return {"stem": self._stem, "attention": self._attention, "mlp": self._mlp}[stage.kind](
             stage, x, norm, events
         )
 
-    def _stem(self, stage: Stage, images: Tensor, norm: Norm, events: Events) -> Tensor:
+    def _stem(self, stage: Stage, images: Tensor, norm: Norm, events: Events | None) -> Tensor:
         first = self._products["stem.stages.0"]
-        width = stage.width // STAGE_DIVISORS[0]
-        y = _convolve_pixels(images, first.weight[:width])
-        events.add(first.names[0], "convolution", y.numel() * first.weight[0].numel(), 0.0, analog=True)
+        weight = first.weight[: stage.width // STAGE_DIVISORS[0]]
+        y = _convolve_pixels(images, weight)
+        if events is not None:
+            row = LayerOperations("convolution", analog=True, macs=y.numel() * weight[0].numel())
+            row.inputs, row.outputs, row.weights = images.numel(), y.numel(), weight.numel()
+            events.add(first.names[0], row)
         x = self._fire("stem.stages.0", stage, y.unsqueeze(0), norm, events)
         for index, divisor in enumerate(STAGE_DIVISORS):
             if index:
@@ -137,54 +109,105 @@ class Runner:
         x = self._layer("stem.position", stage, x, stage.width, norm, events, addend=x)
         return x.flatten(2, 3)
 
-    def _attention(self, stage: Stage, x: Tensor, norm: Norm, events: Events) -> Tensor:
+    def _attention(self, stage: Stage, x: Tensor, norm: Norm, events: Events | None) -> Tensor:
         name = f"blocks.{stage.block}.attention"
         if f"{name}.qkv" in self._products:
             fired = self._layer(f"{name}.qkv", stage, x, 3 * stage.width, norm, events)
             q, k, v = apart(fired.view(-1, 3 * stage.width), 3).view(3, *x.shape)
+            for part, spikes in zip("qkv", (q, k, v), strict=True):
+                self._count_spikes(f"{name}.{part}", spikes, None, events)
         else:
             q, k, v = (self._layer(f"{name}.{part}", stage, x, stage.width, norm, events) for part in "qkv")
-        current, scores, mixed = self._do.attend(q, k, v, stage.size)
-        macs = x.shape[2] * x.numel()  # N N d products for each of D / d heads, twice
-        events.add(f"{name}.scores", "product", macs, float(scores))
-        events.add(f"{name}.mix", "product", macs, float(mixed))
+        current, met = self._do.attend(q, k, v, stage.size, events is not None)
+        if events is not None and met is not None:
+            _count_products(events, name, x, stage.size, met, [sum(self._do.by_timestep(part)) for part in (q, k, v)])
         neuron = self._attention_neurons[stage.block]
         constants = neuron.constant_list(stage.v_threshold * ATTENTION_THRESHOLD, stage.tau)
-        s, fired_count = self._do.fire_attention(current, neuron, constants)
-        events.spikes += fired_count
+        s = self._do.fire_attention(current, neuron, constants)
+        self._count_spikes(name, s, None, events)
         return self._layer(f"{name}.proj", stage, s, stage.width, norm, events, addend=x)
 
-    def _mlp(self, stage: Stage, x: Tensor, norm: Norm, events: Events) -> Tensor:
+    def _mlp(self, stage: Stage, x: Tensor, norm: Norm, events: Events | None) -> Tensor:
         hidden = self._layer(f"blocks.{stage.block}.fc1", stage, x, stage.size, norm, events)
         return self._layer(f"blocks.{stage.block}.fc2", stage, hidden, stage.width, norm, events, addend=x)
 
     def _layer(
-        self, name: str, stage: Stage, x: Tensor, n_out: int, norm: Norm, events: Events, addend: Tensor | None = None
+        self,
+        name: str,
+        stage: Stage,
+        x: Tensor,
+        n_out: int,
+        norm: Norm,
+        events: Events | None,
+        addend: Tensor | None = None,
     ) -> Tensor:
         """Return the spikes of a layer, plus the addend if there is one."""
         products = self._products[name]
-        totals = self._do.totals(x)
+        totals, nonzero = self._do.arrivals(x)
         arrived = int(totals.sum(dtype=torch.int64))
         y = self._do.product(x, arrived, products, n_out)
-        own = n_out // products.parts
-        if products.kernel == 1:
-            for part in products.names:
-                events.add(part, "linear", y.numel() // products.parts * x.shape[-1], float(arrived) * own)
-        else:
-            reached = float((totals.sum(dim=(0, 1)).double() * _fan_out(x, products.kernel)).sum())
-            macs = y.numel() * products.weight[0, : x.shape[-1]].numel()
-            events.add(products.names[0], "convolution", macs, reached * own)
+        if events is not None:
+            _count_layer(events, products, x, y, totals, nonzero)
         return self._fire(name, stage, y, norm, events, addend)
 
     def _fire(
-        self, name: str, stage: Stage, y: Tensor, norm: Norm, events: Events, addend: Tensor | None = None
+        self, name: str, stage: Stage, y: Tensor, norm: Norm, events: Events | None, addend: Tensor | None = None
     ) -> Tensor:
         products = self._products[name]
         constants: list[Any] = products.neuron.constant_list(stage.v_threshold, stage.tau)
         affine = norm(name, products, y)
-        x, fired = self._do.fire(y, stage.timesteps, affine, products, constants, addend)
-        events.spikes += fired
+        x = self._do.fire(y, stage.timesteps, affine, products, constants, addend)
+        if products.parts == 1:  # the others lie in turns, and are counted once they lie apart
+            self._count_spikes(name, x, addend, events)
         return x
+
+    def _count_spikes(self, name: str, x: Tensor, addend: Tensor | None, events: Events | None) -> None:
+        """Count the spikes of each timestep in ``x``, the sum of spikes and an addend if there is one."""
+        if events is None:
+            return
+        fired = self._do.by_timestep(x)
+        if addend is not None:
+            fired = [both - added for both, added in zip(fired, self._do.by_timestep(addend), strict=True)]
+        events.fire(f"{name}.neuron", x.numel(), fired)
+
+
+def _count_layer(
+    events: Events, products: Products, x: Tensor, y: Tensor, totals: Tensor, nonzero: Tensor
+) -> None:
+    """Count a layer, or the layers of one product, from what arrives at each position."""
+    outputs, inside = y.numel() // products.parts, y.shape[-1] // products.parts
+    if products.kernel == 1:
+        kind, synapses = "linear", x.shape[-1]
+        reached = [float(part.sum(dtype=torch.int64)) for part in (totals, nonzero)]
+    else:
+        kind, synapses = "convolution", products.weight[0, : x.shape[-1]].numel()
+        fan_out = _fan_out(x, products.kernel)
+        reached = [float((part.sum(dim=(0, 1)).double() * fan_out).sum()) for part in (totals, nonzero)]
+    row = LayerOperations(
+        kind,
+        macs=outputs * synapses,
+        accumulates=reached[0] * inside,
+        nonzero=reached[1] * inside,
+        inputs=x.numel(),
+        events=int(nonzero.sum(dtype=torch.int64)),
+        outputs=outputs,
+        weights=inside * synapses,
+    )
+    for name in products.names:
+        events.add(name, row)
+
+
+def _count_products(events: Events, name: str, x: Tensor, heads: int, met: Met, fired: list[int]) -> None:
+    """Count both products of an attention with input ``x``, whose q, k and v have so many spikes."""
+    q, k, v = fired
+    macs = x.shape[2] * x.numel()  # N N d products for each of D / d heads, twice
+    entries = macs // x.shape[-1] * heads  # of q kᵀ
+    scores = LayerOperations("product", False, macs, float(met.scores), float(met.scores))
+    scores.inputs, scores.events, scores.outputs = 2 * x.numel(), q + k, entries
+    mix = LayerOperations("product", False, macs, float(met.mixed), float(met.mixed_nonzero))
+    mix.inputs, mix.events, mix.outputs = entries + x.numel(), met.entries + v, x.numel()
+    events.add(f"{name}.scores", scores)
+    events.add(f"{name}.mix", mix)
 
 
 def _convolve_pixels(images: Tensor, weight: Tensor) -> Tensor:

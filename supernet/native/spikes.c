@@ -110,12 +110,14 @@ static int64_t sum_bytes(const uint8_t *x, int64_t n, int64_t *nonzero)
     return sum;
 }
 
-int64_t spike_row_sums(const uint8_t *x, int32_t *sums, int64_t columns, int64_t first, int64_t stop)
+int spike_row_sums(const uint8_t *x, int32_t *sums, int32_t *nonzero, int64_t columns, int64_t first, int64_t stop)
 {
-    int64_t nonzero = 0;
-    for (int64_t row = first; row < stop; row++)
-        sums[row] = (int32_t)sum_bytes(x + row * columns, columns, &nonzero);
-    return nonzero;
+    for (int64_t row = first; row < stop; row++) {
+        int64_t count = 0;
+        sums[row] = (int32_t)sum_bytes(x + row * columns, columns, &count);
+        nonzero[row] = (int32_t)count;
+    }
+    return OK;
 }
 
 /* ---- sums of weight rows for GROUP pixels */
@@ -483,9 +485,9 @@ int spike_layer(const uint8_t *x, const char *weights, float *y, const float *bi
 ATTENTION(mix_shorts, int16_t)
 ATTENTION(mix_ints, int32_t)
 
-/* Add to *total the sum of all entries of q k^T, from column sums; returns the bitwise or of all bytes. */
-static uint8_t score_sum(const uint8_t *q, const uint8_t *k, const uint8_t *v, int64_t stride, int64_t n,
-                         int64_t width, uint32_t *restrict sums, int64_t *total)
+/* Column sums of q and k; returns the bitwise or of all bytes. */
+static uint8_t column_sums(const uint8_t *q, const uint8_t *k, const uint8_t *v, int64_t stride, int64_t n,
+                           int64_t width, uint32_t *restrict sums)
 {
     uint8_t all = 0;
     memset(sums, 0, 2 * width * sizeof *sums);
@@ -495,36 +497,83 @@ static uint8_t score_sum(const uint8_t *q, const uint8_t *k, const uint8_t *v, i
             sums[width + j] += k[j];
             all |= q[j] | k[j] | v[j];
         }
-    for (int64_t j = 0; j < width; j++)
-        *total += (int64_t)sums[j] * sums[width + j];
     return all;
 }
 
-/* q, k, v: (groups, n, width) with a stride between tokens; totals (groups, 2): sums of q k^T and of q k^T v. */
+/* 32 bits from up to 32 bytes of {0, 1}. */
+static inline uint32_t bits_of(const uint8_t *x, int64_t n)
+{
+    uint32_t bits = 0;
+    for (int64_t i = 0; i < n && i < 32; i += 8) {
+        uint64_t word = 0;
+        memcpy(&word, x + i, n - i < 8 ? n - i : 8);
+        bits |= (uint32_t)(word * 0x0102040810204080u >> 56) << i;
+    }
+    return bits;
+}
+
+/* One head: add the number of entries of q k^T above 0 to met[1], and the spikes of v that they meet to met[0]. */
+static void count_met(const uint8_t *q, const uint8_t *k, const uint8_t *v, int64_t stride, int64_t n, int64_t dim,
+                      uint32_t *restrict scratch, int64_t *met)
+{
+    int64_t parts = (dim + 31) / 32, unused = 0;
+    uint32_t *restrict keys = scratch, *restrict values = scratch + parts * n, *restrict any = values + n;
+    for (int64_t token = 0; token < n; token++) {
+        for (int64_t part = 0; part < parts; part++)
+            keys[part * n + token] = bits_of(k + token * stride + part * 32, dim - part * 32);
+        values[token] = (uint32_t)sum_bytes(v + token * stride, dim, &unused);
+    }
+    for (int64_t token = 0; token < n; token++) {
+        uint32_t spikes = 0, entries = 0;
+        for (int64_t part = 0; part < parts; part++) {
+            uint32_t query = bits_of(q + token * stride + part * 32, dim - part * 32);
+            for (int64_t j = 0; j < n; j++)
+                any[j] = (part ? any[j] : 0) | (query & keys[part * n + j]);
+        }
+        for (int64_t j = 0; j < n; j++) {
+            uint32_t hit = -(uint32_t)(any[j] != 0);
+            spikes += hit & values[j];
+            entries -= hit;
+        }
+        met[0] += spikes;
+        met[1] += entries;
+    }
+}
+
+/* q, k, v: (groups, n, width) with a stride between tokens. totals, unless NULL: (groups, 4), the sums of q k^T and
+ * of q k^T v, the latter with every entry of q k^T above 0 taken as 1, and the number of these entries. */
 int spike_attention(const uint8_t *q, const uint8_t *k, const uint8_t *v, int64_t stride, float *y, int64_t n,
                     int64_t width, int64_t heads, int64_t *totals, int64_t first, int64_t stop)
 {
     int64_t dim = width / heads;
     mix_ints_row *kv = malloc(dim * ((dim + 31) / 32) * sizeof *kv);
     uint32_t *list = malloc((dim + 8) * sizeof *list), *sums = malloc(2 * width * sizeof *sums);
-    int status = kv && list && sums ? OK : NO_MEMORY;
+    uint32_t *scratch = malloc(((dim + 31) / 32 + 2) * n * sizeof *scratch + 1);
+    int status = kv && list && sums && scratch ? OK : NO_MEMORY;
     for (int64_t group = first; group < stop && status == OK; group++) {
-        int64_t at = group * n * stride, *total = totals + 2 * group;
-        if (score_sum(q + at, k + at, v + at, stride, n, width, sums, total) > 1)
+        int64_t at = group * n * stride, mixed = 0;
+        if (column_sums(q + at, k + at, v + at, stride, n, width, sums) > 1)
             status = TOO_LARGE;
         for (int64_t head = 0; head < heads && status == OK; head++) {
             int64_t in = at + head * dim;
             float *out = y + group * n * width + head * dim;
             if (n * dim <= INT16_MAX) /* the largest entry of q k^T v */
-                total[1] += mix_shorts(q + in, k + in, v + in, stride, out, n, width, dim, (mix_shorts_row *)kv,
-                                       sums + head * dim, list);
+                mixed += mix_shorts(q + in, k + in, v + in, stride, out, n, width, dim, (mix_shorts_row *)kv,
+                                    sums + head * dim, list);
             else
-                total[1] += mix_ints(q + in, k + in, v + in, stride, out, n, width, dim, kv, sums + head * dim, list);
+                mixed += mix_ints(q + in, k + in, v + in, stride, out, n, width, dim, kv, sums + head * dim, list);
+            if (totals)
+                count_met(q + in, k + in, v + in, stride, n, dim, scratch, totals + 4 * group + 2);
         }
+        for (int64_t j = 0; totals && j < width; j++)
+            totals[4 * group] += (int64_t)sums[j] * sums[width + j];
+        if (totals)
+            totals[4 * group + 1] = mixed;
     }
     free(kv);
     free(list);
     free(sums);
+    free(scratch);
     return status;
 }
 

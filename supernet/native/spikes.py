@@ -11,6 +11,7 @@ import ctypes
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -131,17 +132,15 @@ def _layer(x: Tensor, packed: Packed, n_out: int | None, bias: Tensor | None) ->
     return y
 
 
-def row_sums(x: Tensor) -> tuple[Tensor, int]:
-    """Return the sum of every row of ``(R, C)`` uint8, int32 ``(R,)``, and the number of entries that are not 0."""
+def row_sums(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return for every row of ``(R, C)`` uint8 its sum and the number of its entries above 0, int32 ``(R,)`` each."""
     _check("x", x, torch.uint8, 2)
     rows, columns = x.shape
     if columns > 2**23:
         raise ValueError(f"rows must have {2**23} values or less, got {columns}")
-    sums = torch.empty(rows, dtype=torch.int32)
-    counts: list[int] = []
-    least = _SHARE // max(1, columns)
-    split(lambda *part: counts.append(_call("spike_row_sums", x, sums, columns, *part)), rows, least)
-    return sums, sum(counts)
+    sums, nonzero = torch.empty(2, rows, dtype=torch.int32)
+    _run("spike_row_sums", (x, sums, nonzero, columns), rows, columns)
+    return sums, nonzero
 
 
 def spike_max_pool(x: Tensor) -> Tensor:
@@ -153,8 +152,26 @@ def spike_max_pool(x: Tensor) -> Tensor:
     return y
 
 
-def spike_attention(q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> tuple[Tensor, int, int]:
-    """Return the currents ``q k^T v / 8`` of all heads, and the totals of ``q k^T`` and of ``q k^T v``.
+class Met(NamedTuple):
+    """What met in the two products of an attention, over all heads.
+
+    Attributes:
+        scores: Sum of all entries of ``q k^T``, the coincidences of a query's and a key's spike.
+        mixed: Sum of all entries of ``q k^T v``, unscaled.
+        mixed_nonzero: The same with every entry of ``q k^T`` above 0 taken as 1.
+        entries: Entries of ``q k^T`` above 0.
+    """
+
+    scores: int
+    mixed: int
+    mixed_nonzero: int
+    entries: int
+
+
+def spike_attention(
+    q: Tensor, k: Tensor, v: Tensor, num_heads: int, count: bool = True
+) -> tuple[Tensor, Met | None]:
+    """Return the currents ``q k^T v / 8`` of all heads and, if asked to count, what met in the products.
 
     The products are exact: they are summed as whole numbers, int16 where ``N D / num_heads < 2**15``.
 
@@ -164,9 +181,10 @@ def spike_attention(q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> tuple[Te
         k: Spikes of the same shape.
         v: Spikes of the same shape.
         num_heads: Divisor of D; a head is ``D / num_heads`` neighbouring channels.
+        count: Whether to count.
 
     Returns:
-        Currents ``(G, N, D)`` float32, the sum of all entries of ``q k^T`` and that of ``q k^T v``, unscaled.
+        Currents ``(G, N, D)`` float32, and the counts.
     """
     for name, part in (("q", q), ("k", k), ("v", v)):
         alike = q.dim() == 3 and part.shape == q.shape and 0 < _token_stride(part) == _token_stride(q)
@@ -176,10 +194,10 @@ def spike_attention(q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> tuple[Te
     if num_heads < 1 or not width or width % num_heads:
         raise ValueError(f"num_heads must divide the width {width}, got {num_heads}")
     y = torch.empty(groups, n, width)
-    totals = torch.zeros(groups, 2, dtype=torch.int64)
+    totals = torch.zeros(groups, len(Met._fields), dtype=torch.int64) if count else None
     arguments = (q, k, v, _token_stride(q), y, n, width, num_heads, totals)
     _run("spike_attention", arguments, groups, n * width, ValueError("q, k and v must hold 0 and 1 only"))
-    return y, int(totals[:, 0].sum()), int(totals[:, 1].sum())
+    return y, None if totals is None else Met(*totals.sum(dim=0).tolist())
 
 
 def token_mean(x: Tensor) -> Tensor:
@@ -227,9 +245,7 @@ def _convert(value: object) -> object:
 
 @cache
 def _library(flags: tuple[str, ...] = FLAGS) -> ctypes.CDLL:
-    library = build(Path(__file__).with_name("spikes.c").read_text(encoding="utf-8"), flags)
-    library.spike_row_sums.restype = ctypes.c_int64
-    return library
+    return build(Path(__file__).with_name("spikes.c").read_text(encoding="utf-8"), flags)
 
 
 def _check(name: str, x: Tensor, dtype: torch.dtype, dim: int) -> None:
