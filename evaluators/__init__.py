@@ -1,30 +1,47 @@
 """Evaluators: from a candidate to numbers."""
 
 from evaluators.base import Candidate, Evaluator, Outcome, ScoringImages, Sense, SharedOutcomes
+from evaluators.comparison import Comparison, compare, spike_count_bits
 from evaluators.complexity import count_parameters, dense_operations
-from evaluators.energy import AC_PJ, MAC_PJ, PRIOR_FIRING_RATE, energy_mj, estimate_energy_mj
+from evaluators.energy import PRIOR_FIRING_RATE, EnergyPart, energy_mj, energy_parts, estimate_energy_mj
+from evaluators.energy_models import (
+    DEFAULT_MODEL,
+    EnergyModel,
+    energy_model_names,
+    load_energy_model,
+    parse_energy_model,
+)
 from evaluators.operations import OperationCounts, counting
 from evaluators.table import EVALUATORS, build_evaluators, score
-from supernet.engine import LayerOperations
+from supernet.engine import LayerOperations, NeuronOperations
 
 __all__ = [
-    "AC_PJ",
+    "DEFAULT_MODEL",
     "EVALUATORS",
-    "MAC_PJ",
     "PRIOR_FIRING_RATE",
     "Candidate",
+    "Comparison",
+    "EnergyModel",
+    "EnergyPart",
     "Evaluator",
     "LayerOperations",
+    "NeuronOperations",
     "OperationCounts",
     "Outcome",
     "ScoringImages",
     "Sense",
     "SharedOutcomes",
     "build_evaluators",
+    "compare",
     "count_parameters",
     "counting",
     "dense_operations",
     "energy_mj",
+    "energy_model_names",
+    "energy_parts",
     "estimate_energy_mj",
+    "load_energy_model",
+    "parse_energy_model",
     "score",
+    "spike_count_bits",
 ]

@@ -11,7 +11,7 @@ import torch
 from evaluators.base import Candidate, Sense
 from evaluators.operations import OperationCounts
 from spaces import Architecture, Skeleton, hidden_width
-from supernet.engine import LayerOperations
+from supernet.engine import LayerOperations, NeuronOperations
 from supernet.spikformer import Spikformer
 from supernet.stems import STAGE_DIVISORS
 
@@ -23,31 +23,46 @@ def count_parameters(skeleton: Skeleton, architecture: Architecture) -> int:
 
 
 def dense_operations(skeleton: Skeleton, architecture: Architecture) -> OperationCounts:
-    """Return the dense operations for one image, worked out from the shapes of the layers."""
+    """Return what happens to one image in a network that never spikes, worked out from the shapes of its layers."""
     T, D = architecture.timesteps, architecture.embed_dim
     counts = OperationCounts(images=1)
 
-    def add(name: str, kind: str, macs: int, analog: bool = False) -> None:
-        counts.layers[name] = LayerOperations(kind, analog, macs)
+    def layer(name: str, kind: str, positions: int, n_in: int, n_out: int, kernel: int = 1, runs: int = T) -> None:
+        weights = kernel * kernel * n_in * n_out
+        row = LayerOperations(kind, analog=name in _ANALOG, macs=runs * positions * weights)
+        row.inputs, row.outputs, row.weights = runs * positions * n_in, runs * positions * n_out, weights
+        counts.layers[name] = row
+        if name != "head":
+            neurons(name.rpartition(".")[0], positions * n_out)
+
+    def neurons(name: str, count: int) -> None:
+        counts.neurons[f"{name}.neuron"] = NeuronOperations(T * count, (0,) * T)
+
+    def product(name: str, inputs: int, outputs: int) -> None:
+        counts.layers[name] = LayerOperations("product", macs=T * tokens * tokens * D, inputs=inputs, outputs=outputs)
 
     size, narrow = skeleton.image_size, skeleton.in_channels
     for index, divisor in enumerate(STAGE_DIVISORS):
-        wide, analog = D // divisor, index == 0
-        macs = size * size * 9 * narrow * wide
-        add(f"stem.stages.{index}.conv", "convolution", macs if analog else T * macs, analog)
+        wide = D // divisor
+        layer(f"stem.stages.{index}.conv", "convolution", size * size, narrow, wide, 3, T if index else 1)
         size, narrow = (size + 1) // 2 if index in skeleton.stem_pools else size, wide
-    add("stem.position.conv", "convolution", T * size * size * 9 * D * D)
+    layer("stem.position.conv", "convolution", size * size, D, D, 3)
     tokens = size * size
-    for index, layer in enumerate(architecture.layers):
-        block, hidden = f"blocks.{index}", hidden_width(D, layer.mlp_ratio)
+    for index, gene in enumerate(architecture.layers):
+        block, hidden = f"blocks.{index}", hidden_width(D, gene.mlp_ratio)
+        values, entries = T * tokens * D, T * tokens * tokens * gene.num_heads
         for part in ("q", "k", "v", "proj"):
-            add(f"{block}.attention.{part}.linear", "linear", T * tokens * D * D)
-        for part in ("scores", "mix"):
-            add(f"{block}.attention.{part}", "product", T * tokens * tokens * D)
-        for part in ("fc1", "fc2"):
-            add(f"{block}.{part}.linear", "linear", T * tokens * D * hidden)
-    add("head", "linear", D * skeleton.num_classes, analog=True)
+            layer(f"{block}.attention.{part}.linear", "linear", tokens, D, D)
+        product(f"{block}.attention.scores", 2 * values, entries)
+        product(f"{block}.attention.mix", entries + values, values)
+        neurons(f"{block}.attention", tokens * D)
+        layer(f"{block}.fc1.linear", "linear", tokens, D, hidden)
+        layer(f"{block}.fc2.linear", "linear", tokens, hidden, D)
+    layer("head", "linear", 1, D, skeleton.num_classes, runs=1)
     return counts
+
+
+_ANALOG = ("stem.stages.0.conv", "head")
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from inspect import signature
 from typing import Any
 
 from evaluators.accuracy import Accuracy
 from evaluators.base import Candidate, Evaluator
+from evaluators.comparison import QnnRatio
 from evaluators.complexity import Macs, Parameters
 from evaluators.energy import Energy, Spikes
 from evaluators.fitness import AccuracyEnergyBalance
@@ -21,16 +23,21 @@ EVALUATORS: dict[str, Callable[..., Evaluator]] = {
     "f_aeb": AccuracyEnergyBalance,
     "macs": Macs,
     "parameters": Parameters,
+    "qnn_ratio": QnnRatio,
     "spikes": Spikes,
 }
 """Builders by name; each takes the options of its recipe table as keywords."""
+
+UNDER_MODELS: dict[str, Callable[..., Evaluator]] = {"energy_mj": Energy, "qnn_ratio": QnnRatio}
+"""Rows that also exist as ``name:MODEL``, under an energy model by its name or file."""
 
 
 def build_evaluators(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Evaluator]:
     """Return evaluators by name, in order.
 
     Args:
-        names: Rows of ``EVALUATORS``, or ``package.module:Name`` of the user's own.
+        names: Rows of ``EVALUATORS``, ``energy_mj:MODEL`` or ``qnn_ratio:MODEL``, or ``package.module:Name`` of
+            the user's own.
         options: Keyword arguments by evaluator name.
 
     Raises:
@@ -51,7 +58,11 @@ def build_evaluators(names: Sequence[str], options: Mapping[str, Mapping[str, An
 
 
 def _build(name: str, options: dict[str, Any]) -> Evaluator:
-    builder = resolve(EVALUATORS, name, "evaluator")
+    metric, _, model = name.partition(":")
+    if metric in UNDER_MODELS and model:
+        builder: Callable[..., Evaluator] = partial(UNDER_MODELS[metric], model)
+    else:
+        builder = resolve(EVALUATORS, name, "evaluator")
     try:
         known = list(signature(builder).parameters)
         unknown = sorted(set(options) - set(known))

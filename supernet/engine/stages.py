@@ -171,9 +171,7 @@ class Runner:
         events.fire(f"{name}.neuron", x.numel(), fired)
 
 
-def _count_layer(
-    events: Events, products: Products, x: Tensor, y: Tensor, totals: Tensor, nonzero: Tensor
-) -> None:
+def _count_layer(events: Events, products: Products, x: Tensor, y: Tensor, totals: Tensor, nonzero: Tensor) -> None:
     """Count a layer, or the layers of one product, from what arrives at each position."""
     outputs, inside = y.numel() // products.parts, y.shape[-1] // products.parts
     if products.kernel == 1:

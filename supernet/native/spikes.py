@@ -168,9 +168,7 @@ class Met(NamedTuple):
     entries: int
 
 
-def spike_attention(
-    q: Tensor, k: Tensor, v: Tensor, num_heads: int, count: bool = True
-) -> tuple[Tensor, Met | None]:
+def spike_attention(q: Tensor, k: Tensor, v: Tensor, num_heads: int, count: bool = True) -> tuple[Tensor, Met | None]:
     """Return the currents ``q k^T v / 8`` of all heads and, if asked to count, what met in the products.
 
     The products are exact: they are summed as whole numbers, int16 where ``N D / num_heads < 2**15``.

@@ -1,0 +1,117 @@
+"""The honest comparison: a spiking network against a dense and a quantised one of the same shape.
+
+After the critique of [Yan2024]_, the quantised network has activations of as many bits as a spike count over T
+timesteps needs. Both run each layer once; formulas are in docs/energy.md.
+
+.. [Yan2024] Yan, Bai, Tang and Wong, "Reconsidering the Energy Efficiency of Spiking Neural Networks Inference from
+   Analytical Perspectives", arXiv 2409.08290.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from evaluators.base import Candidate, Sense
+from evaluators.energy import (
+    MJ_PER_PJ,
+    EnergyPart,
+    UnderModel,
+    counted,
+    energy_parts,
+    multiplied_and_accumulated,
+    off_chip_pj,
+)
+from evaluators.energy_models import EnergyModel
+from evaluators.operations import OperationCounts
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Energies per image of one shape under one model.
+
+    Attributes:
+        spiking_mj: Of the network that was counted, in millijoules.
+        dense_mj: Of a dense network with activations as wide as the model's.
+        quantised_mj: Of a dense network with activations of ``bits`` bits.
+        bits: ``ceil(log2(T + 1))``.
+        rate: Spikes per neuron and timestep that were counted.
+        break_even_rate: The rate at which spiking and quantised network cost the same, all spikes thinned out alike;
+            0 if the spiking network costs more even in silence, infinite if its spikes cost nothing.
+    """
+
+    spiking_mj: float
+    dense_mj: float
+    quantised_mj: float
+    bits: int
+    rate: float
+    break_even_rate: float
+
+    @property
+    def qnn_ratio(self) -> float:
+        """Energy over that of the quantised network; below 1 the spiking one saves energy."""
+        return self.spiking_mj / self.quantised_mj
+
+
+def spike_count_bits(timesteps: int) -> int:
+    """Return the bits of a number in [0, T]."""
+    return timesteps.bit_length()
+
+
+def compare(counts: OperationCounts, model: EnergyModel) -> Comparison:
+    """Return what a network costs beside a dense and a quantised one of its shape."""
+    bits, parts = spike_count_bits(counts.timesteps), energy_parts(counts, model)
+    full, quantised = sum(part.mj for part in parts), _dense_mj(counts, model, bits)
+    driven = sum(part.mj for part in parts if _is_driven(part, counts, model))
+    spare = quantised - (full - driven)
+    rate = max(0.0, counts.rate * spare / driven) if driven else math.inf
+    return Comparison(full, _dense_mj(counts, model, None), quantised, bits, counts.rate, rate)
+
+
+def _is_driven(part: EnergyPart, counts: OperationCounts, model: EnergyModel) -> bool:
+    """Return whether a part of the energy is in proportion to the spikes."""
+    if part.part == "weights":
+        return not any(multiplied_and_accumulated(counts.layers[part.layer], model, counts.timesteps)[:1])
+    return part.part in ("accumulate", "spike", "events")
+
+
+def _dense_mj(counts: OperationCounts, model: EnergyModel, bits: int | None) -> float:
+    """Return the energy per image of a network that runs each layer once, densely.
+
+    Args:
+        counts: Counts of the spiking network, for the shape.
+        model: Energy model.
+        bits: Of activations but those of analog layers; None for the width of the model's own operations.
+    """
+    operations, memory, off_chip = model.operations, model.memory, off_chip_pj(counts, model)
+    quantised_mac = operations.mac if bits is None else min(operations.mac, bits * operations.accumulate)
+    total = 0.0
+    for row in counts.layers.values():
+        if not counted(row, model) or not row.macs:
+            continue
+        runs = 1 if row.analog else counts.timesteps
+        total += row.macs / runs * (operations.mac if row.analog else quantised_mac)
+        if memory is None:
+            continue
+        if row.weights:
+            total += row.macs / runs / memory.dense_reuse * memory.weights.pj
+            total += row.weights * off_chip * counts.images
+        activation = memory.activations
+        width = activation.bytes if bits is None or row.analog else min(activation.bytes, bits / 8)
+        total += (row.inputs + row.outputs) / runs * width * activation.pj_per_byte
+    return total * MJ_PER_PJ / counts.images
+
+
+@dataclass(frozen=True)
+class QnnRatio(UnderModel):
+    """Energy over that of the quantised network of the same shape; below 1 the spiking one saves energy."""
+
+    @property
+    def metrics(self) -> Mapping[str, Sense]:
+        """``qnn_ratio``, or ``qnn_ratio:MODEL``."""
+        return {self._metric("qnn_ratio"): "min"}
+
+    def __call__(self, candidate: Candidate) -> dict[str, float]:
+        """Return the ratio."""
+        return {self._metric("qnn_ratio"): compare(candidate.outcome.operations, self._loaded).qnn_ratio}
