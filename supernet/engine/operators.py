@@ -132,7 +132,7 @@ class NativeOperators(TorchOperators):
     def by_timestep(self, x: Tensor) -> list[int]:
         """Return the sum of each timestep of ``(T, B, ...)``."""
         images = x.flatten(2)
-        sums: list[int] = spikes.row_sums(images.flatten(0, 1))[0].view(images.shape[:2]).sum(dim=1).tolist()
+        sums: list[int] = spikes.totals(images.flatten(0, 1)).view(images.shape[:2]).sum(dim=1).tolist()
         return sums
 
     def product(self, x: Tensor, events: int, products: Products, n_out: int) -> Tensor:

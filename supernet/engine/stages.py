@@ -106,18 +106,19 @@ class Runner:
                 x = self._layer(f"stem.stages.{index}", stage, x, stage.width // divisor, norm, events)
             if index in self._pools:
                 x = self._do.pool(x)
-        x = self._layer("stem.position", stage, x, stage.width, norm, events, addend=x)
+        arrivals = self._do.arrivals(x)
+        x = self._layer("stem.position", stage, x, stage.width, norm, events, arrivals, (x, arrivals[0]))
         return x.flatten(2, 3)
 
     def _attention(self, stage: Stage, x: Tensor, norm: Norm, events: Events | None) -> Tensor:
-        name = f"blocks.{stage.block}.attention"
+        name, arrivals = f"blocks.{stage.block}.attention", self._do.arrivals(x)
         if f"{name}.qkv" in self._products:
-            fired = self._layer(f"{name}.qkv", stage, x, 3 * stage.width, norm, events)
+            fired = self._layer(f"{name}.qkv", stage, x, 3 * stage.width, norm, events, arrivals)
             q, k, v = apart(fired.view(-1, 3 * stage.width), 3).view(3, *x.shape)
             for part, spikes in zip("qkv", (q, k, v), strict=True):
                 self._count_spikes(f"{name}.{part}", spikes, None, events)
         else:
-            q, k, v = (self._layer(f"{name}.{part}", stage, x, stage.width, norm, events) for part in "qkv")
+            q, k, v = (self._layer(f"{name}.{part}", stage, x, stage.width, norm, events, arrivals) for part in "qkv")
         current, met = self._do.attend(q, k, v, stage.size, events is not None)
         if events is not None and met is not None:
             _count_products(events, name, x, stage.size, met, [sum(self._do.by_timestep(part)) for part in (q, k, v)])
@@ -125,11 +126,12 @@ class Runner:
         constants = neuron.constant_list(stage.v_threshold * ATTENTION_THRESHOLD, stage.tau)
         s = self._do.fire_attention(current, neuron, constants)
         self._count_spikes(name, s, None, events)
-        return self._layer(f"{name}.proj", stage, s, stage.width, norm, events, addend=x)
+        return self._layer(f"{name}.proj", stage, s, stage.width, norm, events, addend=(x, arrivals[0]))
 
     def _mlp(self, stage: Stage, x: Tensor, norm: Norm, events: Events | None) -> Tensor:
-        hidden = self._layer(f"blocks.{stage.block}.fc1", stage, x, stage.size, norm, events)
-        return self._layer(f"blocks.{stage.block}.fc2", stage, hidden, stage.width, norm, events, addend=x)
+        name, arrivals = f"blocks.{stage.block}", self._do.arrivals(x)
+        hidden = self._layer(f"{name}.fc1", stage, x, stage.size, norm, events, arrivals)
+        return self._layer(f"{name}.fc2", stage, hidden, stage.width, norm, events, addend=(x, arrivals[0]))
 
     def _layer(
         self,
@@ -139,55 +141,73 @@ class Runner:
         n_out: int,
         norm: Norm,
         events: Events | None,
-        addend: Tensor | None = None,
+        arrivals: tuple[Tensor, Tensor] | None = None,
+        addend: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """Return the spikes of a layer, plus the addend if there is one."""
+        """Return the spikes of a layer, plus the addend if there is one.
+
+        Args:
+            name: Of the product.
+            stage: Where it stands.
+            x: What arrives.
+            n_out: Outputs.
+            norm: Gives the normalisation.
+            events: Receives what happened, or None.
+            arrivals: Those of ``x`` by the operators, if they are known.
+            addend: Bytes like the output's, and their sums by position.
+        """
         products = self._products[name]
-        totals, nonzero = self._do.arrivals(x)
-        arrived = int(totals.sum(dtype=torch.int64))
+        arrivals = self._do.arrivals(x) if arrivals is None else arrivals
+        arrived = int(arrivals[0].sum(dtype=torch.int64))
         y = self._do.product(x, arrived, products, n_out)
         if events is not None:
-            _count_layer(events, products, x, y, totals, nonzero)
+            _count_layer(events, products, x, y, arrivals)
         return self._fire(name, stage, y, norm, events, addend)
 
     def _fire(
-        self, name: str, stage: Stage, y: Tensor, norm: Norm, events: Events | None, addend: Tensor | None = None
+        self,
+        name: str,
+        stage: Stage,
+        y: Tensor,
+        norm: Norm,
+        events: Events | None,
+        addend: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         products = self._products[name]
         constants: list[Any] = products.neuron.constant_list(stage.v_threshold, stage.tau)
         affine = norm(name, products, y)
-        x = self._do.fire(y, stage.timesteps, affine, products, constants, addend)
+        x = self._do.fire(y, stage.timesteps, affine, products, constants, None if addend is None else addend[0])
         if products.parts == 1:  # the others lie in turns, and are counted once they lie apart
-            self._count_spikes(name, x, addend, events)
+            self._count_spikes(name, x, None if addend is None else addend[1], events)
         return x
 
-    def _count_spikes(self, name: str, x: Tensor, addend: Tensor | None, events: Events | None) -> None:
-        """Count the spikes of each timestep in ``x``, the sum of spikes and an addend if there is one."""
+    def _count_spikes(self, name: str, x: Tensor, added: Tensor | None, events: Events | None) -> None:
+        """Count the spikes of each timestep in ``x``, which has as much on top as ``added`` sums up to."""
         if events is None:
             return
         fired = self._do.by_timestep(x)
-        if addend is not None:
-            fired = [both - added for both, added in zip(fired, self._do.by_timestep(addend), strict=True)]
+        if added is not None:
+            fired = [both - more for both, more in zip(fired, added.flatten(1).sum(dim=1).tolist(), strict=True)]
         events.fire(f"{name}.neuron", x.numel(), fired)
 
 
-def _count_layer(events: Events, products: Products, x: Tensor, y: Tensor, totals: Tensor, nonzero: Tensor) -> None:
+def _count_layer(events: Events, products: Products, x: Tensor, y: Tensor, arrivals: tuple[Tensor, Tensor]) -> None:
     """Count a layer, or the layers of one product, from what arrives at each position."""
     outputs, inside = y.numel() // products.parts, y.shape[-1] // products.parts
     if products.kernel == 1:
         kind, synapses = "linear", x.shape[-1]
-        reached = [float(part.sum(dtype=torch.int64)) for part in (totals, nonzero)]
+        reached = [float(part.sum(dtype=torch.int64)) for part in arrivals]
     else:
         kind, synapses = "convolution", products.weight[0, : x.shape[-1]].numel()
         fan_out = _fan_out(x, products.kernel)
-        reached = [float((part.sum(dim=(0, 1)).double() * fan_out).sum()) for part in (totals, nonzero)]
+        reached = [float((part.sum(dim=(0, 1)).double() * fan_out).sum()) for part in arrivals]
     row = LayerOperations(
         kind,
         macs=outputs * synapses,
         accumulates=reached[0] * inside,
         nonzero=reached[1] * inside,
         inputs=x.numel(),
-        events=int(nonzero.sum(dtype=torch.int64)),
+        events=int(arrivals[1].sum(dtype=torch.int64)),
         outputs=outputs,
         weights=inside * synapses,
     )

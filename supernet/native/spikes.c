@@ -82,6 +82,7 @@ static uint32_t *list_events(const uint8_t *x, int64_t n, uint32_t origin, uint3
 /* Sum of n bytes; adds the count of those that are not 0 to *nonzero. */
 static int64_t sum_bytes(const uint8_t *x, int64_t n, int64_t *nonzero)
 {
+    const uint64_t low = 0x0101010101010101u, high = 0x7f7f7f7f7f7f7f7fu, even = 0x00ff00ff00ff00ffu;
     int64_t sum = 0, count = 0, i = 0;
     while (i + 64 <= n) {
         int64_t stop = i + 64 * 120 < n ? i + 64 * 120 : n; /* 120 additions fit into every lane */
@@ -102,6 +103,12 @@ static int64_t sum_bytes(const uint8_t *x, int64_t n, int64_t *nonzero)
         sum += lane_sum;
         count += lane_count;
     }
+    for (; i + 8 <= n; i += 8) {
+        uint64_t word;
+        memcpy(&word, x + i, 8);
+        sum += ((word & even) + (word >> 8 & even)) * 0x0001000100010001u >> 48;
+        count += ((((word & high) + high) | word) >> 7 & low) * low >> 56;
+    }
     for (; i < n; i++) {
         sum += x[i];
         count += x[i] != 0;
@@ -110,10 +117,33 @@ static int64_t sum_bytes(const uint8_t *x, int64_t n, int64_t *nonzero)
     return sum;
 }
 
+/* Sum of n bytes. */
+static int64_t sum_only(const uint8_t *x, int64_t n)
+{
+    int64_t sum = 0, i = 0;
+    while (i + 64 <= n) {
+        int64_t stop = i + 64 * 120 < n ? i + 64 * 120 : n;
+        words64 pairs = {0};
+        for (; i + 64 <= stop; i += 64) {
+            words64 two = *(const words64 *)(x + i);
+            pairs += (two & 0xff) + (two >> 8);
+        }
+        for (int lane = 0; lane < 32; lane++)
+            sum += pairs[lane];
+    }
+    for (; i < n; i++)
+        sum += x[i];
+    return sum;
+}
+
 int spike_row_sums(const uint8_t *x, int32_t *sums, int32_t *nonzero, int64_t columns, int64_t first, int64_t stop)
 {
     for (int64_t row = first; row < stop; row++) {
         int64_t count = 0;
+        if (!nonzero) {
+            sums[row] = (int32_t)sum_only(x + row * columns, columns);
+            continue;
+        }
         sums[row] = (int32_t)sum_bytes(x + row * columns, columns, &count);
         nonzero[row] = (int32_t)count;
     }
@@ -504,39 +534,57 @@ static uint8_t column_sums(const uint8_t *q, const uint8_t *k, const uint8_t *v,
 static inline uint32_t bits_of(const uint8_t *x, int64_t n)
 {
     uint32_t bits = 0;
-    for (int64_t i = 0; i < n && i < 32; i += 8) {
-        uint64_t word = 0;
-        memcpy(&word, x + i, n - i < 8 ? n - i : 8);
+    int64_t i = 0;
+    n = n < 32 ? n : 32;
+    for (; i + 8 <= n; i += 8) {
+        uint64_t word;
+        memcpy(&word, x + i, 8);
         bits |= (uint32_t)(word * 0x0102040810204080u >> 56) << i;
     }
+    for (; i < n; i++)
+        bits |= (uint32_t)x[i] << i;
     return bits;
 }
 
-/* One head: add the number of entries of q k^T above 0 to met[1], and the spikes of v that they meet to met[0]. */
+#define WORDS (LANE / 4)
+
+/* One head: add the number of entries of q k^T above 0 to met[1], and the spikes of v that they meet to met[0].
+ * Tokens of k and v lie side by side in the lanes of vectors; those beyond the last one are silent. */
 static void count_met(const uint8_t *q, const uint8_t *k, const uint8_t *v, int64_t stride, int64_t n, int64_t dim,
                       uint32_t *restrict scratch, int64_t *met)
 {
-    int64_t parts = (dim + 31) / 32, unused = 0;
-    uint32_t *restrict keys = scratch, *restrict values = scratch + parts * n, *restrict any = values + n;
-    for (int64_t token = 0; token < n; token++) {
-        for (int64_t part = 0; part < parts; part++)
-            keys[part * n + token] = bits_of(k + token * stride + part * 32, dim - part * 32);
-        values[token] = (uint32_t)sum_bytes(v + token * stride, dim, &unused);
-    }
-    for (int64_t token = 0; token < n; token++) {
-        uint32_t spikes = 0, entries = 0;
+    int64_t parts = (dim + 31) / 32, vectors = (n + WORDS - 1) / WORDS, padded = vectors * WORDS;
+    uint32_t *values = scratch + parts * padded;
+    memset(scratch, 0, (parts + 1) * padded * sizeof *scratch);
+    for (int64_t token = 0; token < n; token++)
         for (int64_t part = 0; part < parts; part++) {
-            uint32_t query = bits_of(q + token * stride + part * 32, dim - part * 32);
-            for (int64_t j = 0; j < n; j++)
-                any[j] = (part ? any[j] : 0) | (query & keys[part * n + j]);
+            scratch[part * padded + token] = bits_of(k + token * stride + part * 32, dim - part * 32);
+            values[token] += __builtin_popcount(bits_of(v + token * stride + part * 32, dim - part * 32));
         }
-        for (int64_t j = 0; j < n; j++) {
-            uint32_t hit = -(uint32_t)(any[j] != 0);
-            spikes += hit & values[j];
+    words spikes = {0}, entries = {0};
+    for (int64_t token = 0; token < n; token++) {
+        uint32_t query = bits_of(q + token * stride, dim);
+        for (int64_t j = 0; query && parts == 1 && j < padded; j += WORDS) {
+            words hit = (words)((*(const words *)(scratch + j) & query) != 0);
+            spikes += *(const words *)(values + j) & hit;
             entries -= hit;
         }
-        met[0] += spikes;
-        met[1] += entries;
+        for (int64_t j = 0; parts > 1 && j < padded; j += WORDS) {
+            words shared = {0};
+            for (int64_t part = 0; part < parts; part++)
+                shared |= *(const words *)(scratch + part * padded + j)
+                          & bits_of(q + token * stride + part * 32, dim - part * 32);
+            words hit = (words)(shared != 0);
+            spikes += *(const words *)(values + j) & hit;
+            entries -= hit;
+        }
+        if (token % 256 && token + 1 < n)
+            continue;
+        for (int lane = 0; lane < WORDS; lane++) { /* before a lane could overflow */
+            met[0] += spikes[lane];
+            met[1] += entries[lane];
+        }
+        spikes = entries = (words){0};
     }
 }
 
@@ -548,7 +596,7 @@ int spike_attention(const uint8_t *q, const uint8_t *k, const uint8_t *v, int64_
     int64_t dim = width / heads;
     mix_ints_row *kv = malloc(dim * ((dim + 31) / 32) * sizeof *kv);
     uint32_t *list = malloc((dim + 8) * sizeof *list), *sums = malloc(2 * width * sizeof *sums);
-    uint32_t *scratch = malloc(((dim + 31) / 32 + 2) * n * sizeof *scratch + 1);
+    uint32_t *scratch = malloc(((dim + 31) / 32 + 1) * (n + WORDS) * sizeof *scratch);
     int status = kv && list && sums && scratch ? OK : NO_MEMORY;
     for (int64_t group = first; group < stop && status == OK; group++) {
         int64_t at = group * n * stride, mixed = 0;

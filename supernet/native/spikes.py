@@ -134,13 +134,24 @@ def _layer(x: Tensor, packed: Packed, n_out: int | None, bias: Tensor | None) ->
 
 def row_sums(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return for every row of ``(R, C)`` uint8 its sum and the number of its entries above 0, int32 ``(R,)`` each."""
+    sums, nonzero = torch.empty(2, len(x), dtype=torch.int32)
+    _sum_rows(x, sums, nonzero)
+    return sums, nonzero
+
+
+def totals(x: Tensor) -> Tensor:
+    """Return the sum of every row of ``(R, C)`` uint8, int32 ``(R,)``; faster than :func:`row_sums`."""
+    sums = torch.empty(len(x), dtype=torch.int32)
+    _sum_rows(x, sums, None)
+    return sums
+
+
+def _sum_rows(x: Tensor, sums: Tensor, nonzero: Tensor | None) -> None:
     _check("x", x, torch.uint8, 2)
     rows, columns = x.shape
     if columns > 2**23:
         raise ValueError(f"rows must have {2**23} values or less, got {columns}")
-    sums, nonzero = torch.empty(2, rows, dtype=torch.int32)
     _run("spike_row_sums", (x, sums, nonzero, columns), rows, columns)
-    return sums, nonzero
 
 
 def spike_max_pool(x: Tensor) -> Tensor:

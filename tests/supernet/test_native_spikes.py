@@ -190,6 +190,7 @@ def test_row_sums_are_exact(thread_count, rows, columns):
     x = events(rows, columns, largest=255, density=0.8)
     sums, nonzero = spikes.row_sums(x)
     assert torch.equal(sums, x.sum(dim=1, dtype=torch.int32))
+    assert torch.equal(spikes.totals(x), sums)
     assert torch.equal(nonzero, (x != 0).sum(dim=1, dtype=torch.int32))
 
 
