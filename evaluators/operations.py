@@ -100,8 +100,8 @@ def counting(network: Spikformer) -> Iterator[OperationCounts]:
         row = counts.neurons[name] = NeuronOperations()
 
         def count(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
-            steps = [0.0] * len(output) if output.is_meta else _row_sums(output.flatten(1))
-            row.add(output.numel(), [int(step) for step in steps])
+            steps = [0] * len(output) if output.is_meta else [int(_total(step)) for step in output]
+            row.add(output.numel(), steps)
 
         handles.append(module.register_forward_hook(count))
 
@@ -129,12 +129,6 @@ _KINDS: dict[type[nn.Module], str] = {
 }
 
 
-def _row_sums(x: Tensor) -> list[float]:
-    """Return the exact sums of rows ``(R, n)`` of small non-negative integers."""
-    sums: list[float] = x.sum(dim=1, dtype=torch.float64).tolist()
-    return sums
-
-
 def _total(values: Tensor) -> float:
     """Return the exact sum of small non-negative integers: rows in float32, their sum in float64."""
     return float(values.sum(dim=-1).sum(dtype=torch.float64))
@@ -153,22 +147,22 @@ def _operations(module: nn.Module, inputs: tuple[Any, ...], output: Tensor, anal
     row.macs, row.outputs = output.numel() * synapses, output.numel()
     row.inputs = sum(operand.numel() for operand in operands)
     if not analog and not output.is_meta:
-        filled = [(operand != 0).to(operand.dtype) for operand in operands]
-        row.events = int(sum(_total(part) for part in filled))
-        row.accumulates = _accumulates(module, operands, output)
-        row.nonzero = _accumulates(module, filled, output)
+        row.accumulates, _ = _accumulates(module, operands, output)
+        row.nonzero, row.events = _accumulates(module, [operand.clamp(max=1) for operand in operands], output)
     return row
 
 
-def _accumulates(module: nn.Module, operands: list[Tensor], output: Tensor) -> float:
-    """Return the accumulates by value of a call whose operands hold non-negative integers."""
+def _accumulates(module: nn.Module, operands: list[Tensor], output: Tensor) -> tuple[float, int]:
+    """Return the accumulates of a call whose operands hold non-negative integers, and the sum of these."""
     x = operands[0]
-    if isinstance(module, SpikeProduct):  # value k of each column meets value k of each row
-        return float((x.sum(dim=-2, dtype=torch.float64) * operands[1].sum(dim=-1, dtype=torch.float64)).sum())
+    if isinstance(module, SpikeProduct):  # a value in a column of x meets the row of the other operand
+        columns, rows = x.sum(dim=-2).double(), operands[1].sum(dim=-1).double()
+        return float((columns * rows).sum()), int(columns.sum() + rows.sum())
     if isinstance(module, EntangledConv2d):
         arriving = x.sum(dim=0).sum(dim=0, dtype=torch.float64)
-        return float((arriving * _fan_out(module, x, output)).sum()) * output.shape[1]
-    return _total(x) * output.shape[-1]
+        return float((arriving * _fan_out(module, x, output)).sum()) * output.shape[1], int(arriving.sum())
+    total = _total(x)
+    return total * output.shape[-1], int(total)
 
 
 def _fan_out(conv: EntangledConv2d, x: Tensor, output: Tensor) -> Tensor:

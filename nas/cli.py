@@ -171,6 +171,37 @@ def report(run: RunArgument) -> None:
     typer.echo(write_report(Run(run)))
 
 
+@app.command()
+def energy(
+    run: RunArgument,
+    key: Annotated[str, typer.Argument(help="Key of an evaluated architecture, or how it begins.")],
+    model: Annotated[
+        list[str] | None, typer.Option(help="Energy model by name or .toml file; may be repeated. All by default.")
+    ] = None,
+    summary: Annotated[bool, typer.Option("--summary", help="One row per model instead of one per layer.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Also write a picture to this file.")] = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Show where the energy of an architecture goes, by layer and kind, under each energy model."""
+    from nas.energy import layers_frame, load_models, models_frame, write_picture
+    from nas.run import Run
+
+    models = load_models(model)
+    ((full_key, counts),) = Run(run).operations([key]).items()
+    table, layers = output is Format.TABLE, layers_frame(counts, models)
+    if table:  # what fits a screen; the others have all columns
+        layers = layers[[n for n in layers.columns if not str(n).startswith("rate_") and n != "updates"]]
+        layers = layers.rename(columns=lambda n: str(n).removeprefix("energy_mj:"))
+        typer.echo(f"{full_key}: millijoules per image, over {counts.images} validation images")
+    if not summary:
+        _print_frame(layers, output)
+    if summary or table:
+        _print_frame(models_frame(counts, models), output)
+    if html is not None:
+        write_picture(html, full_key, counts, models)
+        typer.echo(f"picture: {html}", err=not table)
+
+
 def _given(**values: Any) -> dict[str, Any]:
     """Return the options that were given."""
     return {name: value for name, value in values.items() if value is not None}

@@ -72,7 +72,8 @@ class RunConfig(_Table):
         name: Names the run folder.
         seed: The one seed; everything random in a run follows from it.
         space: Named space, or path of a space file relative to the recipe.
-        metrics: Evaluators, whose metrics are recorded for every candidate.
+        metrics: Evaluators, whose metrics are recorded for every candidate; ``energy_mj:MODEL`` and
+            ``qnn_ratio:MODEL`` are under an energy model by its name, or its file relative to the recipe.
         options: Keyword arguments of evaluators, by name.
         executor: Who computes neurons: ``auto``, ``native`` (compiled C), ``cupy`` (CUDA), or ``reference``, plain
             torch layer by layer, subnet by subnet.
@@ -146,7 +147,17 @@ def load_recipe(name_or_path: str | Path) -> RunConfig:
     space = values.get("space")
     if isinstance(space, str) and space.endswith(".toml"):
         values["space"] = str((path.parent / space).resolve())
+    if isinstance(values.get("metrics"), list):
+        values["metrics"] = [_beside(path, metric) for metric in values["metrics"]]
     return parse_recipe(values, str(path))
+
+
+def _beside(recipe: Path, metric: Any) -> Any:
+    """Return a metric whose energy model is a file next to the recipe with the whole path of that file."""
+    if not isinstance(metric, str) or not metric.endswith(".toml"):
+        return metric
+    name, _, model = metric.partition(":")
+    return f"{name}:{(recipe.parent / model).resolve()}"
 
 
 def parse_recipe(values: dict[str, Any], source: str) -> RunConfig:

@@ -9,9 +9,11 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from nas.energy import front_energy_figure, load_models
 from nas.folder import read_run
 from nas.results import hypervolume_curve
 from nas.run import Run
+from spaces import InputError
 from supernet.checkpoint import write_atomically
 
 REPORT = "report.html"
@@ -23,6 +25,9 @@ _BLUE, _ORANGE, _GREY = (
 )  # safe for all colour vision (Okabe and Ito)
 _LOG_FROM = 8
 """Ratio of the largest to the smallest cost from which the cost axis is logarithmic."""
+
+_ENERGY_IMAGES = 256
+"""Validation images that the energy of the front's members is counted on, which takes the time of a generation."""
 
 _LAYOUT: dict[str, Any] = {
     "template": "plotly_white",
@@ -54,6 +59,7 @@ def write_report(run: Run) -> Path:
         "<p>Metrics are of inherited weights on the validation split, which the search sees; columns with "
         "<code>test_</code> are of the same networks on the test split, which it never sees.</p>",
         f'<div class="wide">{_front_table(run, front)}</div>',
+        *_energy_section(run, front),
         "<h2>Run</h2>",
         _facts_table(run, search, random),
     ]
@@ -65,6 +71,25 @@ def write_report(run: Run) -> Path:
     path = run.folder / REPORT
     write_atomically(path, page.encode())
     return path
+
+
+def _energy_section(run: Run, front: pd.DataFrame) -> list[str]:
+    """Return the energy of the front's members by kind of layer, or why it cannot be shown."""
+    if front.empty:
+        return []
+    heading = "<h2>Energy of the front's members</h2>"
+    try:
+        counts = run.operations(front["key"].tolist(), _ENERGY_IMAGES)
+    except InputError as error:  # the supernet or the images are no longer there
+        return [heading, f"<p>It cannot be counted: {escape(str(error))}</p>"]
+    images = next(iter(counts.values())).images
+    figure = front_energy_figure(counts, load_models())
+    return [
+        heading,
+        f"<p>By kind of layer, on the first {images} validation images, under the energy model chosen on the right; "
+        "members stand as in the table above.</p>",
+        _figure(figure, "energy", with_library=False),
+    ]
 
 
 def _summary(run: Run, search: pd.DataFrame, random: pd.DataFrame, front: pd.DataFrame) -> str:

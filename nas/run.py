@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from evaluators import Sense
+from evaluators import OperationCounts, Sense
 from nas.folder import open_recipe, read_run
 from nas.results import evaluations_frame, front_frame, hypervolume
 from nas.scoring import Scorer, build_job, load_run_data, metric_senses, objective_senses, threads
@@ -139,6 +140,19 @@ class Run:
                 "finish it with `nas train` or `nas search`"
             )
         return supernet.eval()
+
+    def operations(self, keys: Sequence[str], images: int | None = None) -> dict[str, OperationCounts]:
+        """Return what evaluated architectures do with validation images, counted anew as in the search, by key.
+
+        Args:
+            keys: As of :meth:`architecture`.
+            images: Only so many validation images; those of the search by default.
+        """
+        architectures = [self.architecture(key) for key in keys]
+        job = build_job(self.config, self.data, self.supernet())
+        job = replace(job, splits={"validation": job.splits["validation"].head(images)})
+        outcomes = Scorer(job).outcomes(architectures)
+        return {a.key: outcome.operations for a, outcome in zip(architectures, outcomes, strict=True)}
 
     def load(self, key: str) -> Spikformer:
         """Return an evaluated architecture as a network: inherited weights, BatchNorm calibrated, evaluation mode.

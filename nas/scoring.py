@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evaluators import Candidate, ScoringImages, Sense, SharedOutcomes, build_evaluators, score
+from evaluators import Candidate, Outcome, ScoringImages, Sense, SharedOutcomes, build_evaluators, score
 from nas.config import RunConfig
 from spaces import Architecture, InputError, SearchSpace, Skeleton
 from supernet.data import ImageData, Normalise, Split, load_data
@@ -128,6 +128,13 @@ class Scorer:
         images, engine = self._images[split], self._engine
         outcomes = None if engine is None else SharedOutcomes(engine, [architecture], images)
         return Candidate(architecture, self._supernet, images, outcomes)
+
+    def outcomes(self, architectures: Sequence[Architecture], split: SplitName = "validation") -> list[Outcome]:
+        """Return answers and operations of architectures in order, computing once what they have in common."""
+        images, engine = self._images[split], self._engine
+        shared = None if engine is None else SharedOutcomes(engine, architectures, images)
+        with threads(self._job.threads):
+            return [Candidate(a, self._supernet, images, shared).outcome for a in architectures]
 
     def score(self, architecture: Architecture, split: SplitName = "validation") -> Evaluation:
         """Return the evaluation of an architecture; whatever goes wrong becomes a failed one."""
