@@ -190,11 +190,15 @@ def energy(
     ((full_key, counts),) = Run(run).operations([key]).items()
     table, layers = output is Format.TABLE, layers_frame(counts, models)
     if table:  # what fits a screen; the others have all columns
-        layers = layers[[n for n in layers.columns if not str(n).startswith("rate_") and n != "updates"]]
-        layers = layers.rename(columns=lambda n: str(n).removeprefix("energy_mj:"))
-        typer.echo(f"{full_key}: millijoules per image, over {counts.images} validation images")
+        energies = [f"energy_mj:{each.name}" for each in models]
+        layers[energies] = (layers[energies] * 1000).map(lambda value: float(f"{value:.3g}"))
+        layers = layers[["layer", "kind", "macs", "accumulates", "rate", *energies]]
+        layers.columns = pd.Index([*layers.columns[:5], *(each.name for each in models)])
+        typer.echo(f"{full_key}: microjoules per image by layer, over {counts.images} validation images")
     if not summary:
         _print_frame(layers, output)
+    if table:
+        typer.echo("millijoules per image by model and kind, beside the dense and the quantised network")
     if summary or table:
         _print_frame(models_frame(counts, models), output)
     if html is not None:
