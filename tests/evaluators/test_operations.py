@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -64,6 +64,14 @@ def synapses_of_convolution(x, out_channels, kernel, stride, padding):
     return arrived, dense
 
 
+def brute_force(x, out_channels, kernel, stride, padding):
+    """Return accumulates of non-zero inputs, values that arrive and those above 0, one by one."""
+    spikes = (x > 0).float()
+    reached, _ = synapses_of_convolution(spikes, out_channels, kernel, stride, padding)
+    events = sum(int(x[index]) > 0 for index in product(*map(range, x.shape)))
+    return reached, x.numel(), events
+
+
 CONVOLUTIONS = {
     "as in the stem": ((3, 3), (1, 1), (1, 1), (5, 7)),
     "even kernel": ((2, 4), (1, 1), (0, 1), (5, 6)),
@@ -81,6 +89,76 @@ def test_convolution_counts_each_value_at_each_of_its_synapses(kernel, stride, p
     row = count(conv, x)
     assert (row.accumulates, row.macs) == synapses_of_convolution(x, 3, kernel, stride, padding)
     assert (row.kind, row.analog) == ("convolution", False)
+    assert (row.nonzero, row.inputs, row.events) == brute_force(x, 3, kernel, stride, padding)
+    assert (row.weights, row.outputs) == (conv.weight.numel(), conv(x).numel())
+
+
+SIZES = st.tuples(st.integers(1, 5), st.integers(1, 5))
+SHORT = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    size=SIZES,
+    kernel=SHORT,
+    stride=SHORT,
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    channels=st.tuples(st.integers(1, 2), st.integers(1, 3)),
+    seed=st.integers(0, 99),
+)
+def test_any_convolution_counts_every_spike_at_every_synapse(size, kernel, stride, padding, channels, seed):
+    assume(all(n + 2 * p >= k for n, p, k in zip(size, padding, kernel, strict=True)))
+    conv = EntangledConv2d(*channels, kernel, stride=stride, padding=padding)
+    x = integers(2, channels[0], *size, seed=seed)
+    row = count(conv, x)
+    assert (row.accumulates, row.macs) == synapses_of_convolution(x, channels[1], kernel, stride, padding)
+    assert (row.nonzero, row.inputs, row.events) == brute_force(x, channels[1], kernel, stride, padding)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    tokens=st.integers(1, 5),
+    width=st.integers(1, 5),
+    heads=st.integers(1, 3),
+    seed=st.integers(0, 999),
+    t=st.integers(1, 2),
+)
+def test_attention_counts_every_pair_of_spikes_that_meet(tokens, width, heads, seed, t):
+    """q kᵀ and then its product with v, by loops over images, heads, queries, keys and channels."""
+    q, k, v = (integers(t, 2, heads, tokens, width, seed=seed + part, high=1) for part in range(3))
+    scores = torch.zeros(t, 2, heads, tokens, tokens)
+    met = mixed = mixed_nonzero = 0
+    for *head, i, j in product(range(t), range(2), range(heads), range(tokens), range(tokens)):
+        for channel in range(width):
+            if q[*head, i, channel] and k[*head, j, channel]:
+                scores[*head, i, j] += 1
+                met += 1
+    for *head, i, j, channel in product(range(t), range(2), range(heads), range(tokens), range(tokens), range(width)):
+        if v[*head, j, channel]:
+            mixed += int(scores[*head, i, j])
+            mixed_nonzero += int(scores[*head, i, j] > 0)
+    first = count(SpikeProduct(), q, k.transpose(-2, -1))
+    second = count(SpikeProduct(), scores, v)
+    assert (first.accumulates, first.nonzero, first.binary) == (met, met, True)
+    assert (second.accumulates, second.nonzero) == (mixed, mixed_nonzero)
+    assert (first.inputs, first.events) == (2 * q.numel(), int(q.sum() + k.sum()))
+    assert (second.inputs, second.events) == (scores.numel() + v.numel(), int((scores > 0).sum() + v.sum()))
+    assert (first.weights, second.weights) == (0, 0)
+
+
+@settings(deadline=None, max_examples=30)
+@given(rows=st.integers(1, 6), widths=st.tuples(st.integers(1, 6), st.integers(1, 6)), seed=st.integers(0, 999))
+def test_any_linear_layer_counts_every_spike_at_every_output(rows, widths, seed):
+    x = integers(2, rows, widths[0], seed=seed)
+    row = count(EntangledLinear(*widths), x)
+    value = nonzero = events = 0
+    for index in product(*map(range, x.shape)):
+        events += int(x[index]) > 0
+        for _ in range(widths[1]):
+            value += int(x[index])
+            nonzero += int(x[index]) > 0
+    assert (row.accumulates, row.nonzero, row.events, row.binary) == (value, nonzero, events, value == nonzero)
+    assert (row.inputs, row.outputs, row.weights) == (x.numel(), 2 * rows * widths[1], widths[0] * widths[1])
 
 
 @settings(deadline=None, max_examples=40)
@@ -294,6 +372,13 @@ def test_running_a_network_confirms_its_dense_operations(space, make_supernet):
     assert {n: (r.kind, r.analog, r.macs / 5) for n, r in counts.layers.items()} == {
         n: (r.kind, r.analog, r.macs) for n, r in dense.layers.items()
     }
+    for name, row in counts.layers.items():
+        of_one, weights = [value / 5 for value in (row.inputs, row.outputs)], dense.layers[name].weights
+        assert (*of_one, row.weights) == (dense.layers[name].inputs, dense.layers[name].outputs, weights), name
+    assert {name: row.updates / 5 for name, row in counts.neurons.items()} == {
+        name: row.updates for name, row in dense.neurons.items()
+    }
+    assert counts.timesteps == dense.timesteps == 4
     assert counts.macs_per_image == dense.macs_per_image
     assert counts.analog_macs_per_image == dense.analog_macs_per_image
     assert dense.analog_macs_per_image == 8 * 8 * 9 * (32 // 8) + 32 * 3

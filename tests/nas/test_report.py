@@ -73,12 +73,13 @@ def test_styles_fetch_nothing(finished):
         assert "@import" not in style
 
 
-def test_plotly_is_embedded_once_and_draws_two_figures(page):
+def test_plotly_is_embedded_once_and_draws_three_figures(page):
     libraries = [script for script in page.scripts if len(script) > 1_000_000]
     assert len(libraries) == 1
     calls = [script for script in page.scripts if "Plotly.newPlot(" in script and len(script) < 1_000_000]
-    assert len(calls) == 2
-    assert {attributes.get("id") for tag, attributes in page.tags if tag == "div"} >= {"front", "hypervolume"}
+    assert len(calls) == 3
+    ids = {attributes.get("id") for tag, attributes in page.tags if tag == "div"}
+    assert ids >= {"front", "hypervolume", "energy"}
 
 
 def test_the_table_shows_each_member_of_the_front_on_both_splits(page, finished):
@@ -134,6 +135,25 @@ def test_the_hypervolume_figure_shows_the_curves_of_search_and_baseline(finished
         curve = hypervolume_curve(frame, finished.objectives, finished.reference)
         assert list(traces[name].y) == curve.tolist()
         assert list(traces[name].x) == list(range(1, 17))
+
+
+def test_the_energy_of_the_front_stands_in_bars_of_kinds(page, finished):
+    assert "on the first 60 validation images" in " ".join(page.text)
+    (script,) = [
+        s for s in page.scripts if "Plotly.newPlot(" in s and '"barmode":"stack"' in s and len(s) < 1_000_000
+    ]
+    for key in finished.front()["key"]:
+        assert key in script
+    for name in ("convolution", "linear", "product", "neuron", "sop45", "memory"):
+        assert f'"{name}"' in script
+
+
+def test_a_front_without_its_supernet_says_why_there_are_no_bars(copied):
+    for path in copied.glob("supernet*"):
+        path.unlink()
+    page = Page(write_report(nas.Run(copied)).read_text(encoding="utf-8"))
+    assert "It cannot be counted:" in " ".join(page.text)
+    assert len([s for s in page.scripts if "Plotly.newPlot(" in s and len(s) < 1_000_000]) == 2
 
 
 def test_writing_it_again_gives_the_same_page_and_no_other_file(copied, snapshot):
