@@ -47,7 +47,7 @@ format: $(VENV)/installed-dev
 bench: $(VENV)/installed
 	$(PIP) --no-deps "spikingjelly>=2.0"
 	$(PIP) loguru h5py
-	for name in counting neurons model; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in counting energy_conventions neurons model; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

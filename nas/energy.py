@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def models_frame(counts: OperationCounts, models: Sequence[EnergyModel]) -> pd.D
     """Return one row per model: millijoules per image by kind, and beside the dense and the quantised network.
 
     Columns: ``model``, one per kind, ``energy_mj``, ``dense_mj``, ``quantised_mj``, ``bits``, ``qnn_ratio``, and the
-    ``break_even_rate`` in spikes per neuron and timestep, beside the ``rate`` that was counted.
+    ``break_even_rate`` in spikes per neuron and timestep (missing if spikes are free), beside the counted ``rate``.
     """
     rows = []
     for model in models:
@@ -83,7 +84,7 @@ def models_frame(counts: OperationCounts, models: Sequence[EnergyModel]) -> pd.D
                 "bits": result.bits,
                 "qnn_ratio": result.qnn_ratio,
                 "rate": result.rate,
-                "break_even_rate": result.break_even_rate,
+                "break_even_rate": result.break_even_rate if isfinite(result.break_even_rate) else None,
             }
         )
     return pd.DataFrame(rows)

@@ -1,6 +1,7 @@
 """Energy models: every shipped file is valid and says where its figures come from; wrong files are refused."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,14 @@ def test_the_shipped_models_are_those_that_the_documentation_names():
     assert sorted(energy_model_names()) == sorted(path.stem for path in FOLDER.glob("*.toml"))
     assert {"sop45", "nonzero", "strict", "published", "memory", "fp16", "int8", "loihi"} <= set(energy_model_names())
     assert set(energy_model_names()) <= set(re.findall(r"`([a-z0-9]+)`", page))
+
+
+def test_the_file_that_the_documentation_shows_is_valid():
+    page = (FOLDER.parents[1] / "docs/energy.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```toml\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    model = parse_energy_model("board", tomllib.loads(block), "energy.md")
+    assert model.counting == load_energy_model("sop45").counting, "the page says that these are the defaults"
+    assert model.memory.dense_reuse == 1
 
 
 @pytest.mark.parametrize("name", energy_model_names())
