@@ -68,8 +68,12 @@ class Engine:
     Args:
         supernet: Trained supernet.
         precision: ``exact``, ``bf16`` or ``int8``.
-        executor: Row of ``supernet.neurons.EXECUTORS``; ``reference`` computes everything in plain torch.
+        executor: Who computes products, pooling and attention, a row of ``supernet.neurons.EXECUTORS``; neurons are
+            computed as the supernet's own executor says.
         memory: Bytes of calibration activations that may wait for the subnets which share them.
+
+    Raises:
+        InputError: If a word is unknown, or an executor that was asked for by name cannot work here.
     """
 
     def __init__(
