@@ -59,7 +59,6 @@ class SpikingPatchStem(nn.Module):
         super().__init__()
         widths = [skeleton.in_channels, *(embed_dim // divisor for divisor in STAGE_DIVISORS)]
         self.pools = frozenset(skeleton.stem_pools)
-        self._plain = executor == "reference"
         self.stages = nn.ModuleList(ConvNeuron(narrow, wide, skeleton, executor) for narrow, wide in pairwise(widths))
         self.position = ConvNeuron(embed_dim, embed_dim, skeleton, executor)
 
@@ -75,7 +74,7 @@ class SpikingPatchStem(nn.Module):
         x = images.unsqueeze(0)
         for index, (stage, divisor) in enumerate(zip(self.stages, STAGE_DIVISORS, strict=True)):
             x = stage(x, timesteps, embed_dim // divisor, layer, analog=index == 0)
-            if index in self.pools and self.training and not self._plain:
+            if index in self.pools and self.training:
                 x = fused.max_pool(x)
             elif index in self.pools:
                 x = fused.split_steps(F.max_pool2d(x.flatten(0, 1), 3, 2, 1), len(x))
