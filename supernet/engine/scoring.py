@@ -28,7 +28,7 @@ Prefix = tuple[Stage, ...]
 MEMORY = 2 << 30
 """Bytes of calibration activations that may wait for the subnets which share them, by default."""
 
-_PASS_ELEMENTS = 1 << 23
+_PASS_ELEMENTS = 1 << 24
 """Currents of the widest layer in one pass over scored images: few enough to stay in the caches."""
 
 
