@@ -27,16 +27,20 @@ def start(threads: int) -> None:
 
 
 def interleaved(calls: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 1) -> dict[str, float]:
-    """Return the median seconds of calls that take turns, so that a busy machine hurts all of them alike."""
+    """Return the median seconds of calls that take turns, so that a busy machine hurts all of them alike.
+
+    On one thread these are seconds of CPU, which do not count the turns of other processes.
+    """
     for _ in range(warm_up):
         for call in calls.values():
             call()
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            began = time.perf_counter()
+            began = clock()
             call()
-            times[name].append(time.perf_counter() - began)
+            times[name].append(clock() - began)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

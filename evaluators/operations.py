@@ -83,7 +83,12 @@ def counting(network: Spikformer) -> Iterator[OperationCounts]:
     Args:
         network: A network that no other thread runs meanwhile; it is left as it was. On the ``meta`` device only
             what follows from shapes is counted.
+
+    Raises:
+        ValueError: If the network is in training mode, whose fused steps cannot be looked into.
     """
+    if network.training and network.executor != "reference":
+        raise ValueError("operations are counted in evaluation mode: call eval() first, or use executor 'reference'")
     counts = OperationCounts()
     neurons = {type(network.stem.position.neuron)}
     handles = []

@@ -61,33 +61,87 @@ SeedOption = Annotated[int | None, typer.Option(help="Seed instead of the recipe
 
 @app.command()
 def profile(
-    space: Annotated[str, typer.Argument(help="Space name, or path of a .toml file.")],
+    space: Annotated[str | None, typer.Argument(help="Space name, or path of a .toml file.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels instead of the space's own.")] = None,
     channels: Annotated[int | None, typer.Option(help="Channels instead of the space's own.")] = None,
     classes: Annotated[int | None, typer.Option(help="Classes instead of the space's own.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Random architectures that the medians are of.")] = 101,
+    time: Annotated[bool, typer.Option("--time", help="Measure where the time goes, by kind of layer.")] = False,
+    run: Annotated[Path | None, typer.Option(help="Time a run's trained supernet on its images.")] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="What to time: largest (the default), median, smallest, or a key of the run.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Images of a call, 32 by default.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads to time on, 1 by default.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds that the median is taken of, 5 by default.")] = None,
+    executor: Annotated[
+        str | None, typer.Option(help="auto, native or reference; auto, or that of the run, by default.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Scoring in exact, bf16 or int8; exact, or that of the run, by default.")
+    ] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Show how large a space is, and what its networks cost, before anything is trained."""
-    from nas.profile import profile_space
+    """Show how large a space is, and what its networks cost, before anything is trained; or where the time goes."""
+    given = _given(architecture=architecture, batch=batch, threads=threads, rounds=rounds, executor=executor)
+    given |= _given(precision=precision)
+    if (space is None) == (run is None):
+        raise InputError("nas profile takes a space, or a run folder by --run, and not both")
+    changed = _given(**{"image-size": image_size}, channels=channels, classes=classes)
+    if not time and (given or run is not None):
+        raise InputError(f"{', '.join(f'--{name}' for name in [*given, *_given(run=run)])} must go with --time")
+    if run is not None and changed:
+        raise InputError(f"a run has its own images, got {', '.join(f'--{name}' for name in changed)}")
+    loaded: Any = None if space is None else _load_space(space, changed)
+    if not time:
+        _print_costs(loaded, samples, output)
+        return
+    from nas.profile import time_run, time_space
+    from nas.run import Run
+    from supernet.device import keep_large_blocks
+
+    keep_large_blocks()  # as in a run
+    timed = time_space(loaded, given, samples) if run is None else time_run(Run(run), given, samples)
+    _print_times(*timed, output)
+
+
+def _load_space(name: str, changed: dict[str, int]) -> Any:
     from spaces import load_space
 
-    loaded = load_space(space)
-    skeleton = loaded.skeleton
-    loaded = loaded.with_input(
-        image_size if image_size is not None else skeleton.image_size,
-        channels if channels is not None else skeleton.in_channels,
-        classes if classes is not None else skeleton.num_classes,
+    space = load_space(name)
+    skeleton = space.skeleton
+    return space.with_input(
+        changed.get("image-size", skeleton.image_size),
+        changed.get("channels", skeleton.in_channels),
+        changed.get("classes", skeleton.num_classes),
     )
-    frame = profile_space(loaded, samples)
+
+
+def _print_costs(space: Any, samples: int, output: Format) -> None:
+    from nas.profile import profile_space
+
+    frame = profile_space(space, samples)
     if output is Format.TABLE:
-        typer.echo(f"{loaded.name}: {loaded.size:,} architectures ({loaded.size:.3g})")
-        for name, gene in loaded.genes.items():
+        typer.echo(f"{space.name}: {space.size:,} architectures ({space.size:.3g})")
+        for name, gene in space.genes.items():
             typer.echo(f"  {name:<12} {', '.join(f'{value:g}' for value in gene.choices)}")
     _print_frame(frame, output)
     if output is Format.TABLE:
         typer.echo(f"median: each column by itself, over {samples} random architectures")
         typer.echo("energy_mj: estimate at 0.2 spikes per neuron and timestep; 4.6 pJ a MAC, 0.9 pJ an accumulate")
+
+
+def _print_times(frame: pd.DataFrame, facts: list[str], output: Format) -> None:
+    if output is not Format.TABLE:
+        _print_frame(frame, output)
+        return
+    typer.echo(facts[0])
+    shown = frame.copy()
+    for name in frame.columns[1:]:
+        shown[name] = (100 * frame[name]).round(1) if name.endswith("_share") else frame[name].round(2)
+    shown.columns = pd.Index([name.replace("_share", " %").replace("_ms", " ms") for name in frame.columns])
+    _print_frame(shown, output)
+    typer.echo("\n".join(facts[1:]))
 
 
 @app.command()

@@ -152,8 +152,8 @@ class RayPool:
             alone = next((architecture for architecture in waiting if self._deaths[architecture]), None)
             size = math.ceil(len(waiting) / (GROUPS_PER_WORKER * self._count))
             group = list(in_turns(waiting))[:size] if alone is None else [alone]
-            taken = {(architecture, split) for architecture in group}
-            self._queue = deque(entry for entry in self._queue if entry not in taken)
+            for architecture in group:
+                self._queue.remove((architecture, split))
             # One result at a time, so that none is lost with its worker once the next one is begun.
             call = actor.score.options(num_returns="streaming", _generator_backpressure_num_objects=1)
             self._running[call.remote([self._job_reference], group, split)] = (actor, deque(group), split)

@@ -15,7 +15,7 @@ STEM_SLICES = 8
 """``embed_dim`` must be a multiple of this: the first stem stage has D/8 channels."""
 
 NEURONS_WITHOUT_TAU = frozenset({"if"})
-"""Neurons that do not leak, in whose spaces ``tau`` can have one choice only."""
+"""Neurons that do not leak, in whose spaces ``tau`` can have one choice only; a user's own answer for themselves."""
 
 LARGEST = 2**16
 """Bound of every choice, far beyond what anybody trains."""

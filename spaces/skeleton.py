@@ -20,7 +20,7 @@ class Skeleton:
         in_channels: Channels of the input, 1 for grey and 3 for colour images.
         num_classes: Width of the classification head.
         stem_pools: Stem stages, counted from 0 to 3, that end in a 3x3 max pooling of stride 2.
-        neuron: Neuron model, a row of ``supernet.neurons.NEURONS``.
+        neuron: Neuron model, a row of ``supernet.neurons.NEURONS`` or ``package.module:Name`` of the user's own.
         surrogate: Surrogate gradient, a row of ``supernet.neurons.SURROGATES``.
         soft_reset: Whether a spike subtracts the threshold instead of zeroing the membrane.
     """

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from supernet import products
 from supernet.layers import EntangledBatchNorm
@@ -53,6 +54,7 @@ class _Linear(torch.autograd.Function):
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         saved, *weights = ctx.saved_tensors
         g = grad_outputs[0].reshape(len(saved), -1)
@@ -102,6 +104,7 @@ class _Convolve(torch.autograd.Function):
         return split_steps(y.permute(0, 2, 3, 1), x.shape[0])
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         saved, weight = ctx.saved_tensors
         g = grad_outputs[0].flatten(0, 1).permute(0, 3, 1, 2)
@@ -198,6 +201,7 @@ class _NormFire(torch.autograd.Function):
         return spikes.view(timesteps, *y.shape[1:]), running_mean, variance
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         y, gamma, beta, mean, variance = ctx.saved_tensors
         deviation = (variance + ctx.eps).sqrt()
@@ -263,6 +267,7 @@ class _Attend(torch.autograd.Function):
         return spikes
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (saved,) = ctx.saved_tensors
         q, k, v = _heads(saved.to(ctx.dtype), ctx.heads)
@@ -317,6 +322,7 @@ class _MaxPool(torch.autograd.Function):
         return split_steps(F.max_pool2d(images, 3, 2, 1), ctx.steps)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
         images = ctx.saved_tensors[0].to(ctx.dtype)
         _, indices = F.max_pool2d_with_indices(images, [3, 3], [2, 2], [1, 1])

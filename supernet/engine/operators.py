@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spaces import InputError
 from supernet.engine.weights import Products
 from supernet.native import compiler_problem, spikes
 from supernet.native.spikes import Met
 from supernet.neurons.equations import integrate
-from supernet.neurons.executors import choose_kernels
+from supernet.neurons.executors import check_executor, choose_kernels
 from supernet.neurons.kernels import Affine
 from supernet.products import by_float32, convolve, fast_bfloat16, multiply
 from supernet.spikformer import ATTENTION_SCALE
@@ -165,7 +166,16 @@ class NativeOperators(TorchOperators):
 
 
 def choose_operators(device: torch.device, executor: str, precision: str) -> TorchOperators:
-    """Return the operations for a device: compiled ones on a CPU whose compiler works, else plain torch."""
+    """Return the operations for a device: compiled ones on a CPU whose compiler works, else plain torch.
+
+    Raises:
+        InputError: If a word is unknown, or an executor that was asked for by name cannot work here.
+    """
+    check_executor(executor)
+    if precision not in PRECISIONS:
+        raise InputError(f"precision must be one of {list(PRECISIONS)}, got {precision!r}")
+    if executor == "cupy" and device.type != "cuda":
+        raise InputError(f"executor 'cupy' computes on a GPU, got a supernet on {device}; use executor 'auto'")
     if device.type == "cpu" and executor in ("auto", "native") and compiler_problem() is None:
         return NativeOperators(precision)
     return TorchOperators(precision)

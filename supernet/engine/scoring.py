@@ -29,7 +29,7 @@ Prefix = tuple[Stage, ...]
 MEMORY = 2 << 30
 """Bytes of calibration activations that may wait for the subnets which share them, by default."""
 
-_PASS_ELEMENTS = 1 << 23
+_PASS_ELEMENTS = 1 << 24
 """Currents of the widest layer in one pass over scored images: few enough to stay in the caches."""
 
 
@@ -74,8 +74,12 @@ class Engine:
     Args:
         supernet: Trained supernet.
         precision: ``exact``, ``bf16`` or ``int8``.
-        executor: Row of ``supernet.neurons.EXECUTORS``; ``reference`` computes everything in plain torch.
+        executor: Who computes products, pooling and attention, a row of ``supernet.neurons.EXECUTORS``; neurons are
+            computed as the supernet's own executor says.
         memory: Bytes of calibration activations that may wait for the subnets which share them.
+
+    Raises:
+        InputError: If a word is unknown, or an executor that was asked for by name cannot work here.
     """
 
     def __init__(

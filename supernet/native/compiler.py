@@ -48,7 +48,10 @@ def find_compiler() -> list[str]:
     Raises:
         NativeError: If there is none.
     """
-    asked = shlex.split(os.environ.get("CC", ""))
+    try:
+        asked = shlex.split(os.environ.get("CC", ""))
+    except ValueError as error:
+        raise NativeError(f"CC must be a command, got {os.environ['CC']!r} ({error}); set CC, or unset it") from None
     for command in [asked] if asked else [["gcc"], ["clang"], ["cc"]]:
         if shutil.which(command[0]):
             return command

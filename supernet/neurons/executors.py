@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from spaces import InputError
 from supernet.neurons import native
@@ -16,6 +17,9 @@ from supernet.neurons.kernels import Derivatives, Kernels, empty_sequence, one_t
 
 EXECUTORS = ("auto", "reference", "native", "cupy")
 """``native`` runs compiled C on a CPU, ``cupy`` CUDA kernels; ``auto`` what fits the tensor's device."""
+
+
+_DEVICES = {"native": "cpu", "cupy": "cuda"}
 
 
 class FusedUnavailable(RuntimeWarning):
@@ -51,8 +55,8 @@ def choose_kernels(equations: Equations, device: torch.device, dtype: torch.dtyp
         if _problem(name) is not None:
             _notice(name)
             return None
-    elif (name == "cupy") != (device.type == "cuda"):
-        needed = "CUDA" if name == "cupy" else "the CPU"
+    elif device.type != _DEVICES[name]:
+        needed = "a GPU" if name == "cupy" else "the CPU"
         raise InputError(f"executor {name!r} computes on {needed}, got a tensor on {device}; use executor 'auto'")
     if name == "cupy":
         from supernet.neurons import cuda  # noqa: PLC0415  # loads CuPy
@@ -133,6 +137,7 @@ class _Fire(torch.autograd.Function):
         return spikes
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         wanted = any(ctx.needs_input_grad[3:])

@@ -283,7 +283,7 @@ def test_removing_spikes_saves_energy(model, seed):
     few = x * (torch.rand(x.shape) < 0.5)
     rows = []
     for values in (x, few):
-        holder = Alone(linear)
+        holder = Alone(linear).eval()
         with torch.no_grad(), counting(holder) as counts:
             holder(values)
         counts.neurons["neuron"] = NeuronOperations(x.numel(), tuple(int(v) for v in values.flatten(1).sum(1)))

@@ -207,6 +207,15 @@ def test_a_stranger_without_the_token_cannot_join_the_ray_that_a_pool_starts(job
     assert "token" in result.stderr.lower()
 
 
+def test_an_architecture_that_is_submitted_twice_is_answered_twice(job, space):
+    with RayPool(job, 1) as pool:
+        for _ in range(2):
+            pool.submit(space.smallest())
+        first, second = pool.collect(), pool.collect()
+    assert first.metrics == second.metrics
+    assert first.failure is None
+
+
 # Ray, started by somebody else
 
 

@@ -125,7 +125,7 @@ def test_a_neuron_without_leak_has_one_tau(tiny_values):
         SearchSpace.from_dict(tiny_values)
 
 
-@pytest.mark.parametrize("neuron", ["lif", "plif"])
+@pytest.mark.parametrize("neuron", ["lif", "plif", "package.module:Name"])
 def test_a_leaky_neuron_may_search_tau(tiny_values, neuron):
     tiny_values["skeleton"]["neuron"] = neuron
     tiny_values["genes"]["tau"] = [2.0, 3.0]

@@ -55,8 +55,9 @@ def test_another_input_keeps_everything_else():
     assert skeleton == Skeleton(8, 1, 10, (3,), "plif", "atan", True)
 
 
-def test_json_gives_back_the_same_skeleton():
-    skeleton = Skeleton(8, 1, 10, (1, 3), "plif", "atan", True)
+@pytest.mark.parametrize("neuron", ["plif", "package.module:Name"])
+def test_json_gives_back_the_same_skeleton(neuron):
+    skeleton = Skeleton(8, 1, 10, (1, 3), neuron, "atan", True)
     assert Skeleton(**json.loads(json.dumps(skeleton.to_dict()))) == skeleton
 
 
