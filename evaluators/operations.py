@@ -173,9 +173,9 @@ def _accumulates(module: nn.Module, operands: list[Tensor], output: Tensor) -> t
 def _fan_out(conv: EntangledConv2d, x: Tensor, output: Tensor) -> Tensor:
     """Return for each input pixel how many outputs per channel it reaches, ``(H, W)``: fewer at borders."""
     (k_h, k_w), (s_h, s_w), (p_h, p_w) = conv.kernel_size, conv.stride, _pair(conv.padding)
-    rows = _reached(x.shape[2], output.shape[2], k_h, s_h, p_h)
-    columns = _reached(x.shape[3], output.shape[3], k_w, s_w, p_w)
-    return torch.outer(rows, columns).to(x.device)
+    rows = _reached(x.shape[2], output.shape[2], k_h, s_h, p_h).to(x.device)
+    columns = _reached(x.shape[3], output.shape[3], k_w, s_w, p_w).to(x.device)
+    return torch.outer(rows, columns)
 
 
 def _pair(padding: Any) -> tuple[int, int]:
