@@ -136,8 +136,8 @@ def _accumulates(module: nn.Module, x: Tensor, output: Tensor) -> float:
 def _fan_out(conv: EntangledConv2d, x: Tensor, output: Tensor) -> Tensor:
     """Return for each input pixel how many outputs per channel it reaches, ``(H, W)``: fewer at borders."""
     (k_h, k_w), (s_h, s_w), (p_h, p_w) = conv.kernel_size, conv.stride, _pair(conv.padding)
-    rows = _reached(x.shape[2], output.shape[2], k_h, s_h, p_h)
-    columns = _reached(x.shape[3], output.shape[3], k_w, s_w, p_w)
+    rows = _reached(x.shape[2], output.shape[2], k_h, s_h, p_h).to(x.device)
+    columns = _reached(x.shape[3], output.shape[3], k_w, s_w, p_w).to(x.device)
     return torch.outer(rows, columns)
 
 
