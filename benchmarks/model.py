@@ -50,10 +50,10 @@ def main() -> None:
     results: dict[str, object] = {"batch": BATCH, "threads": arguments.threads, "rounds": arguments.rounds}
     results["training"] = _training(arguments.rounds)
     results["memory"] = _memory()
-    supernet, calibration, images = _supernet(arguments.run)
+    supernet, space, calibration, images = _supernet(arguments.run)
     results["weights"] = "random" if arguments.run is None else "trained"
     results["inference"] = _inference(supernet, calibration, images, arguments.rounds)
-    results["start"] = _start(supernet, images)
+    results["start"] = _start(supernet, space, images)
     save("model" if arguments.run is None else "model-trained", results)
 
 
@@ -132,12 +132,13 @@ def _resident(field: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
-def _supernet(run: Path | None) -> tuple[Spikformer, list[Tensor], Tensor]:
-    """Return a supernet whose neurons fire, calibration batches, and images."""
+def _supernet(run: Path | None) -> tuple[Spikformer, SearchSpace, list[Tensor], Tensor]:
+    """Return a supernet, its space, calibration batches, and images."""
     if run is None:
-        supernet = build_supernet(load_space("auto-spikformer"), 0)
+        space = load_space("auto-spikformer")
+        supernet = build_supernet(space, 0)
         calibration = [torch.randn(64, 3, 32, 32) for _ in range(2)]
-        return supernet.eval(), calibration, torch.randn(128, 3, 32, 32)
+        return supernet.eval(), space, calibration, torch.randn(128, 3, 32, 32)
     import nas  # noqa: PLC0415
     from supernet.data import Normalise  # noqa: PLC0415
 
@@ -147,12 +148,15 @@ def _supernet(run: Path | None) -> tuple[Spikformer, list[Tensor], Tensor]:
         data, supernet = loaded.data, loaded.supernet()
     normalise = Normalise(*data.moments)
     calibration = [x for x, _ in normalise.batches(data.train.head(128), 64)]
-    return supernet, calibration, next(normalise.batches(data.validation.head(256), 256))[0]
+    return supernet, loaded.space, calibration, next(normalise.batches(data.validation.head(256), 256))[0]
 
 
 def _inference(supernet: Spikformer, calibration: list[Tensor], images: Tensor, rounds: int) -> dict[str, object]:
     """Compare one calibrated subnet: seconds of 16 images, and answers and logits on all images."""
-    architecture = PUBLIC if supernet.architecture.embed_dim == PUBLIC.embed_dim else supernet.architecture
+    fits = supernet.architecture.embed_dim == PUBLIC.embed_dim
+    architecture = PUBLIC if fits else supernet.architecture
+    if not fits:
+        print(f"the run is of another width: its largest network, embed_dim {architecture.embed_dim}, is compared")
     subnet = calibrate(extract(supernet, architecture), calibration)
     public = PublicSpikformer(subnet.skeleton, architecture).take_weights(subnet).eval()
     runs = {name: Engine(supernet, name).prepare(architecture, calibration) for name in PRECISIONS}
@@ -178,9 +182,8 @@ def _inference(supernet: Spikformer, calibration: list[Tensor], images: Tensor, 
     return results
 
 
-def _start(supernet: Spikformer, images: Tensor) -> dict[str, float]:
+def _start(supernet: Spikformer, space: SearchSpace, images: Tensor) -> dict[str, float]:
     """Return the seconds from an architecture never seen before to its first scored image, for the n-th one."""
-    space = SearchSpace.from_dict(load_space("auto-spikformer").to_dict())
     rng = np.random.default_rng(1)
     engine, shown = Engine(supernet), {}
     calibration, one = [images[:2]], images[:1]

@@ -36,7 +36,8 @@ class ScoringConfig(_Table):
         validation_images: Images of the validation score, all by default.
         batch_size: Images per calibration batch.
         precision: ``exact`` products in float32, or ``bf16`` or ``int8`` ones, which can change ranks.
-        cache_mb: Memory of a worker, in MiB, for activations that several subnets share.
+        cache_mb: Memory of a worker, in MiB, for activations that wait for the subnets which share them; the
+            activations of the stage at work come on top.
     """
 
     calibration_images: Annotated[int, Field(ge=2)] = 1024

@@ -75,7 +75,7 @@ def _prepare(
     with torch.device("meta"):
         Spikformer(space.skeleton, space.largest(), config.executor)  # a neuron that does not exist is found here
     check_executor(config.executor)
-    resolve_device(config.device)
+    resolve_device(config.device, config.executor)
     folder = Path(out) if out is not None else RUNS / config.name
     create_folder(folder, config, space, data_folder(data_dir), data.fingerprint)
     return _Prepared(config, folder, space, data, objectives)
@@ -101,7 +101,7 @@ def train(
 def _train_supernet(prepared: _Prepared, reporter: Reporter) -> Spikformer:
     config, space = prepared.config, prepared.space
     keep_large_blocks()
-    supernet = build_supernet(space, config.seed, config.executor).to(resolve_device(config.device))
+    supernet = build_supernet(space, config.seed, config.executor).to(resolve_device(config.device, config.executor))
     return train_network(
         supernet, prepared.data, config.training, config.seed, space, prepared.folder, reporter.train
     )

@@ -132,7 +132,8 @@ class Run:
         Raises:
             InputError: If it has not been trained to the end.
         """
-        supernet = build_supernet(self.space, self.config.seed, self.config.executor)
+        executor = self.config.executor  # what is loaded lies in this machine's memory, not on a GPU
+        supernet = build_supernet(self.space, self.config.seed, "auto" if executor == "cupy" else executor)
         state = self.training(supernet)
         if not state.complete:
             raise InputError(
@@ -162,6 +163,5 @@ class Run:
         """
         supernet, architecture = self.supernet(), self.architecture(key)
         job = build_job(self.config, self.data, supernet)
-        job = replace(job, device="cpu")
-        with threads(job.threads):  # as in the search, so that it is the same network to the last bit
+        with threads(job.threads):  # as in a search on a CPU, so that it is the same network to the last bit
             return Scorer(job).candidate(architecture).subnet

@@ -18,7 +18,6 @@ from evaluators import Candidate, Outcome, ScoringImages, Sense, SharedOutcomes,
 from nas.config import RunConfig
 from spaces import Architecture, InputError, SearchSpace, Skeleton
 from supernet.data import ImageData, Normalise, Split, load_data
-from supernet.device import resolve_device
 from supernet.engine import Engine
 from supernet.engine.scoring import MEMORY
 from supernet.spikformer import Spikformer
@@ -219,7 +218,7 @@ def load_run_data(config: RunConfig, data_dir: str | Path | None) -> ImageData:
 
 
 def build_job(config: RunConfig, data: ImageData, supernet: Spikformer) -> ScoringJob:
-    """Return what workers need to score subnets of a trained supernet."""
+    """Return what workers need to score subnets of a trained supernet, on the device that it is on."""
     scoring = config.scoring
     return ScoringJob(
         skeleton=supernet.skeleton,
@@ -232,8 +231,8 @@ def build_job(config: RunConfig, data: ImageData, supernet: Spikformer) -> Scori
         metrics=config.metrics,
         options=config.options,
         threads=config.workers.threads,
-        executor=config.executor,
+        executor=supernet.executor,
         precision=config.scoring.precision,
         memory=config.scoring.cache_mb << 20,
-        device=str(resolve_device(config.device)),
+        device=supernet.head.weight.device.type,
     )

@@ -7,7 +7,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Any, Protocol, Self
 
 import ray
@@ -27,6 +27,9 @@ _DEATHS = (
 
 MAX_DEATHS = 2
 """An architecture that has killed this many workers has failed."""
+
+LOCAL_GROUP = 16
+"""Most architectures that this process scores together: what an interruption can cost."""
 
 GROUPS_PER_WORKER = 2
 """Groups that the queue is dealt out in: fewer share more work, more of them keep all workers busy to the end."""
@@ -69,7 +72,7 @@ class LocalPool:
         evaluation = next(self._results, None)
         if evaluation is None:
             split = self._queue[0][1]
-            together = list(takewhile(lambda entry: entry[1] == split, self._queue))
+            together = list(takewhile(lambda entry: entry[1] == split, islice(self._queue, LOCAL_GROUP)))
             for _ in together:
                 self._queue.popleft()
             self._results = self._scorer.score_together([architecture for architecture, _ in together], split)
@@ -141,7 +144,7 @@ class RayPool:
         # Ray's own restarts fail the calls that arrive meanwhile: a fresh actor makes them wait.
         options: dict[str, Any] = {"num_cpus": self._job.threads, "max_restarts": 0}
         if self._job.device == "cuda":
-            options["num_gpus"] = min(1.0, ray.cluster_resources().get("GPU", 0) / self._count)
+            options["num_gpus"] = gpu_share(self._count, ray.cluster_resources().get("GPU", 0))
         return ray.remote(**options)(_Actor).remote()
 
     def _dispatch(self) -> None:
@@ -201,6 +204,19 @@ class RayPool:
             ray.kill(actor)
         if self._owns_cluster:
             ray.shutdown()
+
+
+def gpu_share(workers: int, gpus: float) -> float:
+    """Return the part of a GPU that each worker asks for, such that all of them can start.
+
+    Args:
+        workers: Number of workers.
+        gpus: GPUs of the cluster.
+    """
+    if gpus < 1:
+        return 0.0
+    per_gpu = math.ceil(workers / gpus)
+    return math.floor(1e4 / per_gpu) / 1e4  # Ray counts in ten-thousandths
 
 
 @contextmanager

@@ -13,12 +13,21 @@ _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 """Options of glibc's mallopt."""
 
 
-def resolve_device(name: str) -> torch.device:
-    """Return the device of a recipe: ``auto`` is a GPU if there is one, else the CPU.
+def resolve_device(name: str, executor: str = "auto") -> torch.device:
+    """Return the device of a recipe: ``auto`` is a GPU if there is one and the executor can use it, else the CPU.
+
+    Args:
+        name: ``auto``, ``cpu`` or ``cuda``.
+        executor: Row of ``supernet.neurons.EXECUTORS``.
 
     Raises:
-        InputError: If a GPU is asked for and there is none.
+        InputError: If a GPU is asked for and there is none, or if executor and device do not go together.
     """
+    if (name, executor) in (("cuda", "native"), ("cpu", "cupy")):
+        needed = "the CPU" if executor == "native" else "a GPU"
+        raise InputError(f"executor {executor!r} computes on {needed}, got device {name!r}; set either to 'auto'")
+    if name == "auto" and executor == "native":
+        name = "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("device 'cuda' needs a GPU that torch can use, found none; set device to 'auto' or 'cpu'")
     if name == "auto":
@@ -38,4 +47,6 @@ def keep_large_blocks() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    return bool(mallopt(_MMAP_THRESHOLD, 1 << 30)) and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+    mapped = mallopt(_MMAP_THRESHOLD, 1 << 30) or mallopt(_MMAP_THRESHOLD, 32 << 20)  # some allow no more
+    trimmed = mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    return bool(mapped) and bool(trimmed)

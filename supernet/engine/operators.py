@@ -5,7 +5,8 @@ Spikes and their sums are uint8, channels last: tokens ``(T, B, N, D)``, images 
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -163,6 +164,14 @@ class NativeOperators(TorchOperators):
     def token_mean(self, x: Tensor) -> Tensor:
         """Return the mean ``(B, D)`` of ``(T, B, N, D)`` over timesteps and tokens."""
         return spikes.token_mean(x)
+
+
+def exact_products(device: torch.device) -> AbstractContextManager[None]:
+    """Return a block in which a GPU multiplies float32 as float32, and alike in every run."""
+    if device.type != "cuda":
+        return nullcontext()
+    flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    return cast(AbstractContextManager[None], flags)
 
 
 def choose_operators(device: torch.device, executor: str, precision: str) -> TorchOperators:

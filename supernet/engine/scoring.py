@@ -17,7 +17,7 @@ from torch import Tensor
 
 from spaces import Architecture
 from supernet.engine.counts import Events, LayerOperations, NeuronOperations
-from supernet.engine.operators import choose_operators
+from supernet.engine.operators import choose_operators, exact_products
 from supernet.engine.stages import Runner, Stage, stages_of
 from supernet.engine.weights import GROUP, Products, products_of
 from supernet.neurons.executors import choose_kernels
@@ -107,6 +107,12 @@ class Engine:
             InputError: If an architecture does not fit into the supernet.
             ValueError: If there are no calibration batches.
         """
+        with exact_products(self._device):
+            return self._score_all(architectures, calibration, scored)
+
+    def _score_all(
+        self, architectures: Sequence[Architecture], calibration: Iterable[Tensor], scored: Iterable[Tensor]
+    ) -> list[SubnetResult]:
         for architecture in architectures:
             self._supernet.check_fit(architecture)
         distinct = list(dict.fromkeys(architectures))
@@ -208,21 +214,26 @@ class Engine:
             calibration: As of :meth:`score`.
         """
         prefix = stages_of(architecture)
-        statistics = self._statistics(prefix, calibration)
+        statistics = self._statistics(architecture, calibration)
 
         @torch.no_grad()
         def run(images: Tensor) -> Tensor:
             logits: dict[Prefix, list[Tensor]] = {prefix: []}
-            for part in torch.split(images.to(self._device), self._images_per_pass()):
-                self._score([prefix], 0, part, statistics, logits, None)
+            with exact_products(self._device):
+                for part in torch.split(images.to(self._device), self._images_per_pass()):
+                    self._score([prefix], 0, part, statistics, logits, None)
             return torch.cat(logits[prefix])
 
         return run
 
     @torch.no_grad()
-    def _statistics(self, prefix: Prefix, calibration: Iterable[Tensor]) -> dict[Prefix, dict[str, Statistics]]:
+    def _statistics(
+        self, architecture: Architecture, calibration: Iterable[Tensor]
+    ) -> dict[Prefix, dict[str, Statistics]]:
+        self._supernet.check_fit(architecture)
         found: dict[Prefix, dict[str, Statistics]] = {}
-        self._calibrate([prefix], 0, self._batches(calibration), found, self._memory)
+        with exact_products(self._device):
+            self._calibrate([stages_of(architecture)], 0, self._batches(calibration), found, self._memory)
         return found
 
     def statistics(self, architecture: Architecture, calibration: Iterable[Tensor]) -> dict[str, Statistics]:
@@ -233,7 +244,7 @@ class Engine:
             calibration: As of :meth:`score`.
         """
         prefix = stages_of(architecture)
-        found = self._statistics(prefix, calibration)
+        found = self._statistics(architecture, calibration)
         merged: dict[str, Statistics] = {}
         for level in range(len(prefix)):
             for name, row in found[prefix[: level + 1]].items():

@@ -38,6 +38,22 @@ CACHE_VARIABLE = "SPIKEFRONT_CACHE"
 """Environment variable that names the folder of built libraries."""
 
 
+_PROBE = """#include <stdint.h>
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error the kernels need a little-endian processor
+#endif
+typedef float real __attribute__((vector_size(64)));
+typedef int32_t mask __attribute__((vector_size(64)));
+typedef uint8_t bytes __attribute__((vector_size(16)));
+void spikefront_probe(real *x, bytes *b) {
+  const mask fired = (mask)(*x >= 0);
+  *b = __builtin_convertvector(fired, bytes);
+  *x = __builtin_convertvector(__builtin_convertvector(*b, mask), real) * 2.0f;
+}
+"""
+"""What the kernels ask of a compiler, in small."""
+
+
 class NativeError(RuntimeError):
     """There is no compiler, or it cannot build a kernel."""
 
@@ -63,7 +79,7 @@ def find_compiler() -> list[str]:
 def compiler_problem() -> str | None:
     """Return why kernels cannot be compiled on this machine, or None if they can."""
     try:
-        build("int spikefront_probe(void) { return 1; }\n")
+        build(_PROBE)
     except NativeError as error:
         return str(error)
     return None

@@ -164,7 +164,7 @@ typedef struct {
     uint32_t least, most;
 } Group;
 
-static const char zeros[ROW] __attribute__((aligned(64)));
+static const char zeros[2 * ROW] __attribute__((aligned(64))); /* weights of a row, or sums of an int16 row */
 
 /* Weights of event i of pixel g, zeros if it has no such event; without a branch, which would be mispredicted. */
 static inline const char *row_or_zeros(const char *weights, const Group *group, int g, size_t i)
@@ -178,12 +178,12 @@ static inline const char *row_or_zeros(const char *weights, const Group *group, 
  * where all registers are taken. */
 #define FORGET __asm__ volatile("" ::: "memory")
 
-static __attribute__((noinline)) void add_floats(const char *weights, const Group *group, const float *initial)
+static __attribute__((noinline)) void add_floats(const char *weights, const Group *group, int fresh)
 {
     floats a[GROUP][PER];
     const uint32_t *list[GROUP];
     UNROLL for (int g = 0; g < GROUP; g++) {
-        const float *from = initial ? initial : group->y[g];
+        const float *from = fresh ? (const float *)zeros : group->y[g];
         UNROLL for (int p = 0; p < PER; p++)
             a[g][p] = *(const floats *)(from + p * (LANE / 4));
     }
@@ -215,7 +215,7 @@ static __attribute__((noinline)) void add_floats(const char *weights, const Grou
 
 /* The same for int16 weights of at most 127, flushed to y, whole numbers in float, every 256 events. The 64 outputs of
  * a row lie in the order 0, 32, 1, 33, ..., so that the halves of 32-bit lanes are neighbours in y. */
-static __attribute__((noinline)) void add_shorts(const char *weights, const Group *group, const float *initial)
+static __attribute__((noinline)) void add_shorts(const char *weights, const Group *group, int fresh)
 {
     size_t i = 0, least = group->least, most = group->most;
     do {
@@ -248,14 +248,14 @@ static __attribute__((noinline)) void add_shorts(const char *weights, const Grou
         UNROLL for (int g = 0; g < GROUP; g++)
             UNROLL for (int p = 0; p < PER; p++) {
                 floats *y = (floats *)(group->y[g] + p * (LANE / 4)), *second = y + PER;
-                const floats *from = initial ? (const floats *)(initial + p * (LANE / 4)) : y;
+                const floats *from = fresh ? (const floats *)zeros : y;
                 floats low = __builtin_convertvector((ints)((words)a[g][p] << 16) >> 16, floats);
                 floats high = __builtin_convertvector((ints)a[g][p] >> 16, floats);
                 floats sum = from[PER] + high;
                 *y = from[0] + low;
                 *second = sum;
             }
-        initial = NULL;
+        fresh = 0;
     } while (i < most);
 }
 
@@ -265,7 +265,6 @@ typedef struct {
     const uint8_t *x;     /* (images, height, width, c_in) */
     const char *weights;  /* [panel][tile][k][k][tile channels][ROW bytes] */
     float *y;             /* (images, height, width, c_out) */
-    const float *bias;    /* c_out, or NULL */
     const float *scales;  /* c_out for int16 weights, else NULL */
     int64_t height, width, c_in, c_out, kernel, tile, tiles; /* tiles of the packed tensor */
     int64_t block; /* images whose lists are built at once */
@@ -323,7 +322,7 @@ typedef struct {
 
 /* Add one kernel row of one tile to all outputs of one image column. */
 static void visit_column(const Layer *layer, const char *weights, const uint32_t *lists, const Run *runs, int64_t n,
-                         int64_t shift, float *y, int64_t stride, const float *initial, Ahead *ahead)
+                         int64_t shift, float *y, int64_t stride, int fresh, Ahead *ahead)
 {
     int64_t height = layer->height, step = layer->width * stride;
     float nowhere[ROW / 2] = {0};
@@ -343,7 +342,7 @@ static void visit_column(const Layer *layer, const char *weights, const uint32_t
             group.most = runs[i].n > group.most ? runs[i].n : group.most;
             g++;
         }
-        if (!g || (!group.most && !initial))
+        if (!g || (!group.most && !fresh))
             continue;
         for (int line = 0; line < ahead->lines && ahead->at < ahead->end; line++, ahead->at += 64)
             __builtin_prefetch(ahead->at, 0, 2);
@@ -353,9 +352,9 @@ static void visit_column(const Layer *layer, const char *weights, const uint32_t
             group.y[rest] = nowhere;
         }
         if (layer->scales)
-            add_shorts(weights, &group, initial);
+            add_shorts(weights, &group, fresh);
         else
-            add_floats(weights, &group, initial);
+            add_floats(weights, &group, fresh);
     }
 }
 
@@ -382,35 +381,31 @@ static void run_panel(const Layer *layer, int64_t panel, int64_t images, const u
     int64_t lines = images * layer->height, pixels = lines * layer->width, k = layer->kernel, pad = k / 2;
     int64_t line_bytes = k * layer->tile * ROW;
     const char *weights = layer->weights + panel * layer->tiles * k * line_bytes;
-    float *out = layer->scales || n < columns ? sums : y + first, initial[ROW / 2] = {0};
+    float *out = layer->scales || n < columns ? sums : y + first;
     int64_t stride = out == sums ? columns : layer->c_out;
-    if (layer->bias && !layer->scales)
-        memcpy(initial, layer->bias + first, n * sizeof(float));
     for (int64_t c = 0; c < layer->c_in; c += layer->tile, weights += k * line_bytes, runs += lines * layer->width)
         for (int64_t order = 0; order < k; order++) {
             int64_t line = kernel_line(k, order);
-            const float *start = c || order ? NULL : initial;
+            int fresh = !c && !order;
             const char *now = weights + line * line_bytes, *next = next_line(layer, weights, c, order);
             Ahead ahead = {next, next + line_bytes, line_bytes / 64 * GROUP / pixels + 1};
             for (int64_t w = 0; w < layer->width; w++)
                 visit_column(layer, now - (w - pad) * layer->tile * ROW, lists,
-                             runs + w * lines, lines, pad - line, out + w * stride, stride, start, &ahead);
+                             runs + w * lines, lines, pad - line, out + w * stride, stride, fresh, &ahead);
         }
     if (out != sums)
         return;
-    float scales[ROW / 2], bias[ROW / 2] = {0};
+    float scales[ROW / 2];
     for (int64_t j = 0; j < columns; j++)
         scales[j] = layer->scales && j < n ? layer->scales[first + j] : 1.0f;
-    if (layer->bias && layer->scales) /* float sums began with the bias */
-        memcpy(bias, layer->bias + first, n * sizeof(float));
     for (int64_t pixel = 0; pixel < pixels; pixel++, sums += columns) {
         float *restrict to = y + first + pixel * layer->c_out;
         if (n == ROW / 2)
             for (int64_t j = 0; j < ROW / 2; j++)
-                to[j] = sums[j] * scales[j] + bias[j];
+                to[j] = sums[j] * scales[j];
         else
             for (int64_t j = 0; j < n; j++)
-                to[j] = layer->scales ? sums[j] * scales[j] + bias[j] : sums[j];
+                to[j] = sums[j] * scales[j];
     }
 }
 
@@ -450,15 +445,17 @@ static int run_layer(const Layer *layer, int64_t first, int64_t stop)
     return status;
 }
 
-int spike_layer(const uint8_t *x, const char *weights, float *y, const float *bias, const float *scales,
+int spike_layer(const uint8_t *x, const char *weights, float *y, const float *scales,
                 int64_t height, int64_t width, int64_t c_in, int64_t c_out, int64_t kernel, int64_t tile,
                 int64_t tiles, int64_t block, int64_t first, int64_t stop)
 {
-    Layer layer = {x, weights, y, bias, scales, height, width, c_in, c_out, kernel, tile, tiles, block};
+    Layer layer = {x, weights, y, scales, height, width, c_in, c_out, kernel, tile, tiles, block};
     return run_layer(&layer, first, stop);
 }
 
 /* ---- attention */
+
+#define SCALE 0.125f /* ATTENTION_SCALE of the network */
 
 #define ATTENTION(NAME, NUMBER)                                                                                      \
     typedef NUMBER NAME##_row __attribute__((vector_size(32 * sizeof(NUMBER)), aligned(4), may_alias));              \
@@ -495,10 +492,10 @@ int spike_layer(const uint8_t *x, const char *weights, float *y, const float *bi
                 float *to = y + token * width + part * 32;                                                           \
                 if (dim - part * 32 >= 32)                                                                           \
                     for (int64_t j = 0; j < 32; j++)                                                                 \
-                        to[j] = (float)lanes[j] * 0.125f;                                                            \
+                        to[j] = (float)lanes[j] * SCALE;                                                             \
                 else                                                                                                 \
                     for (int64_t j = 0; j < dim - part * 32; j++)                                                    \
-                        to[j] = (float)lanes[j] * 0.125f;                                                            \
+                        to[j] = (float)lanes[j] * SCALE;                                                             \
             }                                                                                                        \
         }                                                                                                            \
         for (int64_t row = 0; row < dim; row++)                                                                      \
@@ -625,7 +622,7 @@ int spike_attention(const uint8_t *q, const uint8_t *k, const uint8_t *v, int64_
     return status;
 }
 
-/* ---- pooling, means and sums */
+/* ---- pooling and means */
 
 static inline uint8_t larger(uint8_t a, uint8_t b)
 {
@@ -684,15 +681,4 @@ int spike_token_mean(const uint8_t *x, float *y, int64_t steps, int64_t images, 
     free(sums);
     free(part);
     return status;
-}
-
-int spike_add(const uint8_t *restrict a, const uint8_t *restrict b, uint8_t *restrict y, int64_t first, int64_t stop)
-{
-    uint8_t over = 0;
-    for (int64_t i = first; i < stop; i++) {
-        uint8_t sum = a[i] + b[i];
-        over |= sum < a[i];
-        y[i] = sum;
-    }
-    return over ? TOO_LARGE : OK;
 }

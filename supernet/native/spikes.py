@@ -84,35 +84,33 @@ def pack(weight: Tensor, precision: str = "float32") -> Packed:
     return Packed(data, scales, n_out, n_in, kernel)
 
 
-def spike_linear(x: Tensor, packed: Packed, n_out: int | None = None, bias: Tensor | None = None) -> Tensor:
+def spike_linear(x: Tensor, packed: Packed, n_out: int | None = None) -> Tensor:
     """Return the float32 currents ``(R, n_out)`` of a linear layer's prefix slice.
 
     Args:
         x: Events ``(R, n_in)``, uint8; ``n_in`` up to the packed one.
         packed: Weights of the whole layer, of kernel size 1.
         n_out: Outputs of the slice, all by default.
-        bias: ``(n_out,)`` or longer, float32.
     """
     _check("x", x, torch.uint8, 2)
     if packed.kernel != 1:
         raise ValueError(f"a linear layer has kernel size 1, got {packed.kernel}")
-    return _layer(x[:, None, None], packed, n_out, bias).flatten(1)
+    return _layer(x[:, None, None], packed, n_out).flatten(1)
 
 
-def spike_conv(x: Tensor, packed: Packed, c_out: int | None = None, bias: Tensor | None = None) -> Tensor:
+def spike_conv(x: Tensor, packed: Packed, c_out: int | None = None) -> Tensor:
     """Return the float32 currents ``(B, H, W, c_out)`` of a prefix slice of a 'same' convolution of stride 1.
 
     Args:
         x: Events ``(B, H, W, c_in)``, uint8; ``c_in`` up to the packed one.
         packed: Weights of the whole layer.
         c_out: Output channels of the slice, all by default.
-        bias: ``(c_out,)`` or longer, float32.
     """
     _check("x", x, torch.uint8, 4)
-    return _layer(x, packed, c_out, bias)
+    return _layer(x, packed, c_out)
 
 
-def _layer(x: Tensor, packed: Packed, n_out: int | None, bias: Tensor | None) -> Tensor:
+def _layer(x: Tensor, packed: Packed, n_out: int | None) -> Tensor:
     images, height, width, n_in = x.shape
     n_out = packed.n_out if n_out is None else n_out
     tiles, tile = packed.data.shape[1], packed.data.shape[4]
@@ -120,15 +118,13 @@ def _layer(x: Tensor, packed: Packed, n_out: int | None, bias: Tensor | None) ->
     for side, (n, most) in limits.items():
         if not 1 <= n <= most:
             raise ValueError(f"the {side} width must be in [1, {most}], got {n}")
-    if bias is not None:
-        _check("bias", bias, torch.float32, 1)
-    if bias is not None and len(bias) < n_out:
-        raise ValueError(f"bias must have {n_out} values or more, got {len(bias)}")
+    if not height:
+        raise ValueError(f"images must have a height of 1 or more, got {_facts(x)}")
     y = x.new_empty(images, height, width, n_out, dtype=torch.float32)
-    pixels = max(1, height * width)
+    pixels = height * width
     block = max(1, _BLOCK_BYTES // (pixels * n_in), _BLOCK_PIXELS // pixels)
     sizes = (height, width, n_in, n_out, packed.kernel, tile, tiles, block)
-    _run("spike_layer", (x, packed.data, y, bias, packed.scales, *sizes), images, pixels * n_in)
+    _run("spike_layer", (x, packed.data, y, packed.scales, *sizes), images, pixels * n_in)
     return y
 
 
@@ -217,17 +213,6 @@ def token_mean(x: Tensor) -> Tensor:
         raise ValueError(f"a mean needs a timestep and a token, got {_facts(x)}")
     y = torch.empty(images, width)
     _run("spike_token_mean", (x, y, steps, images, tokens, width), images, steps * tokens * width)
-    return y
-
-
-def add_spikes(x: Tensor, s: Tensor) -> Tensor:
-    """Return ``x + s``, uint8, of two tensors of one shape; OverflowError if a sum is above 255."""
-    _check("x", x, torch.uint8, x.dim())
-    _check("s", s, torch.uint8, s.dim())
-    if x.shape != s.shape:
-        raise ValueError(f"x and s must have one shape, got {tuple(x.shape)} and {tuple(s.shape)}")
-    y = torch.empty_like(x)
-    _run("spike_add", (x, s, y), x.numel(), 1, OverflowError("a sum of spikes is above 255"))
     return y
 
 

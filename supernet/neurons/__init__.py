@@ -3,8 +3,12 @@
 from collections.abc import Callable
 from functools import cache
 
+import torch
+
 from spaces import InputError, Skeleton
 from spaces.resolve import resolve
+from supernet.native import NativeError
+from supernet.neurons import native
 from supernet.neurons.equations import Equations, integrate, loop_body
 from supernet.neurons.executors import EXECUTORS, FusedUnavailable, check_executor, fire
 from supernet.neurons.lif import IF, LIF, PLIF, SpikingNeuron
@@ -45,6 +49,11 @@ def _check(neuron: SpikingNeuron, name: str) -> None:
         _loop_body(neuron.equations)
         missing = sorted(set(neuron.equations.constants) - set(neuron.constants(1.0, 2.0)))
     except (AttributeError, TypeError) as error:
+        raise InputError(f"the equations of neuron {name!r} cannot be compiled: {error}") from None
+    try:
+        if native.problem() is None:
+            native.kernels(neuron.equations, torch.float32)
+    except NativeError as error:
         raise InputError(f"the equations of neuron {name!r} cannot be compiled: {error}") from None
     if missing:
         raise InputError(f"constants() must give every constant of the equations, but {name!r} lacks {missing}")

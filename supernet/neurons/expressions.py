@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-Value = TypeVar("Value", Tensor, "Expression")
+Value = TypeVar("Value", Tensor, "Expression", float)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +86,8 @@ FUNCTIONS = {"exp": torch.exp, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
 def _call(name: str, x: Value) -> Value:
     if isinstance(x, Expression):
         return Expression(name, (x,))
+    if isinstance(x, int | float):  # a constant of the call
+        return FUNCTIONS[name](torch.tensor(x, dtype=torch.float64)).item()
     return FUNCTIONS[name](x)
 
 
@@ -127,24 +129,30 @@ def to_c(outputs: Mapping[str, Expression], prefix: str) -> str:
         prefix: Beginning of the names of intermediate values.
     """
     names: dict[int, str] = {}
+    scalars: set[int] = set()  # what does not depend on the neuron: on a CPU `real` holds several neurons
     lines: list[str] = []
     for node in in_order(list(outputs.values())):
         if node.operation in ("input", "constant"):
             names[id(node)] = node.text
+            if node.operation == "constant" or node.text.startswith("k_"):
+                scalars.add(id(node))
             continue
         operands = [names[id(operand)] for operand in node.operands]
+        scalar = all(id(operand) in scalars for operand in node.operands)
         if node.operation == "neg":
             text = f"-{operands[0]}"
         elif node.operation in FUNCTIONS:
-            text = f"real_{node.operation}({operands[0]})"
+            text = f"real_{node.operation}({f'SPLAT({operands[0]})' if scalar else operands[0]})"
+            scalar = False
         else:
             text = f"{operands[0]} {node.operation} {operands[1]}"
+        if scalar:
+            scalars.add(id(node))
         names[id(node)] = f"{prefix}{len(lines)}"
-        lines.append(f"const real {names[id(node)]} = {text};")
+        lines.append(f"const {'scalar' if scalar else 'real'} {names[id(node)]} = {text};")
     for name, node in outputs.items():
         text = names[id(node)]
-        scalar = node.operation == "constant" or text.startswith("k_")
-        lines.append(f"const real {name} = {f'SPLAT({text})' if scalar else text};")
+        lines.append(f"const real {name} = {f'SPLAT({text})' if id(node) in scalars else text};")
     return "\n".join(lines)
 
 

@@ -269,25 +269,30 @@ int neuron_backward(const stored *x, int64_t step, const scalar *scale, const sc
   return 0;
 }
 
-/* Per channel and block of rows: sums of x - pivot and of its square, pivot being the first row; x is (R, C). */
-void channel_sums(const stored *x, double *partial, int64_t R, int64_t C, int64_t block, int64_t first,
-                  int64_t last) {
+/* Per channel and block of rows: sums of x - pivot and of its square; x is (R, C). A few rows are summed as scalars,
+   then in double. */
+#define FEW 16
+void channel_sums(const stored *x, const scalar *pivot, double *partial, int64_t R, int64_t C, int64_t block,
+                  int64_t first, int64_t last) {
   for (int64_t b = first; b < last; b++) {
     const int64_t lo = b * block, hi = lo + block < R ? lo + block : R;
     for (int64_t c0 = 0; c0 < C; c0 += CHUNK) {
       const int n = C - c0 < CHUNK ? (int)(C - c0) : CHUNK;
-      real sum[VECTORS] = {{0}}, square[VECTORS] = {{0}}, pivot[VECTORS];
-      EACH_VECTOR if (LEFT > 0) pivot[j] = load(x + c0 + j * LANES, WIDTH);
-      for (int64_t r = lo; r < hi; r++)
-        EACH_VECTOR {
-          if (LEFT <= 0) break;
-          const real d = load(x + r * C + c0 + j * LANES, WIDTH) - pivot[j];
-          sum[j] += d;
-          square[j] += d * d;
+      double *total = partial + b * 2 * C + c0;
+      for (int l = 0; l < n; l++) total[l] = total[C + l] = 0;
+      for (int64_t few = lo; few < hi; few += FEW) {
+        real sum[VECTORS] = {{0}}, square[VECTORS] = {{0}};
+        for (int64_t r = few; r < few + FEW && r < hi; r++)
+          EACH_VECTOR {
+            if (LEFT <= 0) break;
+            const real d = load(x + r * C + c0 + j * LANES, WIDTH) - load_real(pivot + c0 + j * LANES, WIDTH);
+            sum[j] += d;
+            square[j] += d * d;
+          }
+        for (int l = 0; l < n; l++) {
+          total[l] += (double)sum[l / LANES][l % LANES];
+          total[C + l] += (double)square[l / LANES][l % LANES];
         }
-      for (int l = 0; l < n; l++) {
-        partial[b * 2 * C + c0 + l] = (double)sum[l / LANES][l % LANES];
-        partial[b * 2 * C + C + c0 + l] = (double)square[l / LANES][l % LANES];
       }
     }
   }

@@ -20,6 +20,9 @@ _NAMES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "b
 _ROWS = 64
 """Rows of a block, whose sums are taken in the type of the arithmetic; blocks are added in double."""
 
+_PIVOT_ROWS = 64
+"""About how many rows the pivot of a variance is the mean of."""
+
 _ELEMENTS = 1 << 15
 """Elements of a block where there are no channels."""
 
@@ -76,6 +79,7 @@ class NativeKernels:
     ) -> Fired:
         """Return the spikes of currents ``(T, M, C)`` or ``(1, M, C)``."""
         x = self._stored(x)
+        addend = None if addend is None else in_layout_of(addend, x)
         out = empty_sequence(x, timesteps, x.dtype) if spikes else None
         out_bytes = empty_sequence(x, timesteps, torch.uint8) if as_bytes else None
         size, channels = _sizes(x, affine)
@@ -136,10 +140,12 @@ class NativeKernels:
         rows, channels = x.shape
         blocks = -(-rows // _ROWS)
         partial = torch.empty(blocks, 2, channels, dtype=torch.float64)
-        fixed = (_address(x), _address(partial), *map(_i64, (rows, channels, _ROWS)))
+        # Near the mean, so that squares do not cancel: rows from all over the batch.
+        pivot = x[:: max(1, rows // _PIVOT_ROWS)].to(arithmetic_type(x.dtype)).mean(dim=0)
+        fixed = (_address(x), _address(pivot), _address(partial), *map(_i64, (rows, channels, _ROWS)))
         split(lambda first, last: self._channel_sums(*fixed, _i64(first), _i64(last)), blocks)
         around = partial.sum(dim=0) / rows
-        return x[0].double() + around[0], (around[1] - around[0] ** 2).clamp_(min=0)
+        return pivot.double() + around[0], (around[1] - around[0] ** 2).clamp_(min=0)
 
     def norm_backward(self, g: Tensor, x: Tensor, vectors: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
         """Return ``gain (g - offset - (x - mean) slope)`` for rows ``(R, C)``, in the type of x."""

@@ -35,10 +35,25 @@ def test_going_on_keeps_when_and_where_the_run_started(config, space, tmp_path):
     assert again["facts"]["started"] == "2001-01-01T00:00:00+00:00"
 
 
+def test_a_folder_that_is_older_than_some_keys_is_continued_with_their_defaults(config, space, tmp_path):
+    create_folder(tmp_path / "a", config, space, None)
+    path = tmp_path / "a" / RUN
+    values = json.loads(path.read_text())
+    for key in ("executor", "device"):
+        del values["recipe"][key]
+    for key in ("precision", "cache_mb"):
+        del values["recipe"]["scoring"][key]
+    path.write_text(json.dumps(values))
+    assert open_recipe(tmp_path / "a") == (config, space)
+    create_folder(tmp_path / "a", config, space, None)
+    with pytest.raises(InputError, match=r"scoring.precision \('exact' there, 'int8' here\)"):
+        create_folder(tmp_path / "a", config.changed(scoring={"precision": "int8"}), space, None)
+
+
 @pytest.mark.parametrize(
     "changes",
-    [{"search": {"evaluations": 99}}, {"workers": {"pool": "ray", "count": 7}}],
-    ids=["a longer search", "other workers"],
+    [{"search": {"evaluations": 99}}, {"workers": {"pool": "ray", "count": 7}}, {"scoring": {"cache_mb": 1}}],
+    ids=["a longer search", "other workers", "less memory"],
 )
 def test_what_continues_a_run_is_taken_and_recorded(changes, config, space, tmp_path):
     create_folder(tmp_path / "a", config, space, None)

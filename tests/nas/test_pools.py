@@ -18,7 +18,7 @@ from fakes import METRICS, write_recipe
 
 import nas
 from nas.scoring import build_job
-from nas.workers import LocalPool, RayPool, open_pool
+from nas.workers import LocalPool, RayPool, gpu_share, open_pool
 from spaces import InputError
 
 LINUX = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs /proc")
@@ -77,6 +77,14 @@ def test_local_results_come_in_the_order_of_submission(job, space):
 def test_a_recipe_chooses_its_pool(job):
     assert isinstance(open_pool("local", job, 2), LocalPool)
     assert isinstance(open_pool("ray", job, 2), RayPool)
+
+
+@pytest.mark.parametrize(("workers", "gpus"), [(1, 1), (2, 1), (3, 1), (3, 2), (7, 3), (2, 4), (5, 5)])
+def test_all_workers_find_room_on_the_gpus(workers, gpus):
+    share = gpu_share(workers, gpus)
+    assert 0 < share <= 1
+    assert int(1 / share + 1e-9) * gpus >= workers
+    assert gpu_share(workers, 0) == 0
 
 
 def test_a_ray_pool_that_is_never_used_starts_nothing(job):

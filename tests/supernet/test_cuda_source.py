@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from neurons_of_my_own import AdaptiveLIF
+from neurons_of_my_own import AdaptiveLIF, Wordy
 
 from spaces import InputError
 from supernet.neurons import NEURONS, SURROGATES, check_executor
@@ -16,7 +16,7 @@ from supernet.neurons.generate import CPU_TYPES, CUDA_TYPES, cpu_source, cuda_so
 ARCHITECTURES = ("sm_80", "sm_90")
 NAMED = {
     f"{name}-{surrogate}-{'soft' if soft else 'hard'}": make(SURROGATES[surrogate], soft).equations
-    for name, make in (NEURONS | {"own": AdaptiveLIF}).items()
+    for name, make in (NEURONS | {"own": AdaptiveLIF, "wordy": Wordy}).items()
     for surrogate in SURROGATES
     for soft in (False, True)
 }

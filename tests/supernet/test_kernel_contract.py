@@ -12,12 +12,12 @@ import cuda_on_host
 import pytest
 import torch
 import torch.nn.functional as F
-from neurons_of_my_own import AdaptiveLIF
+from neurons_of_my_own import AdaptiveLIF, Wordy
 
 from supernet.neurons import NEURONS, SURROGATES, Equations, cuda, executors, fire, integrate, native, sigmoid_step
 from supernet.neurons.kernels import Affine, arithmetic_type
 
-ROWS = NEURONS | {"own": AdaptiveLIF}
+ROWS = NEURONS | {"own": AdaptiveLIF, "wordy": Wordy}
 SHAPES = [(1, 1), (4, 1), (1, 7, 5), (4, 3, 5), (2, 1, 64), (8, 2, 33, 4), (5, 1023), (40, 3, 11), (33, 70)]
 """With one element, one timestep, odd sizes, sizes that fill vectors exactly, and more timesteps than any bucket."""
 
