@@ -16,8 +16,15 @@ from torch.autograd.function import once_differentiable
 
 from supernet import products
 from supernet.layers import EntangledBatchNorm
+from supernet.native import compiler_problem, spikes
 from supernet.neurons.executors import learned_gradients, remember_learned
 from supernet.neurons.kernels import Affine, Kernels, arithmetic_type
+
+TRAINING_DENSITY = 0.45
+"""Events per input below which an event-driven product is faster than a dense one, weights being packed each time."""
+
+SMALL = 1 << 26
+"""Synapses of a product below which packing does not pay."""
 
 
 def product_type(x: Tensor) -> torch.dtype:
@@ -50,7 +57,11 @@ class _Linear(torch.autograd.Function):
         ctx.save_for_backward(kept, *weights)
         ctx.dtype, ctx.x_type = dtype, x.dtype
         with torch.autocast(x.device.type, enabled=False):
-            y = products.multiply(rows.to(dtype), _beside(weights).to(dtype))
+            weight = _beside(weights)
+            if _worth_events(kept, weight, dtype):
+                y = spikes.spike_linear(kept, spikes.pack(weight))
+            else:
+                y = products.multiply(rows.to(dtype), weight.to(dtype))
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
@@ -72,6 +83,16 @@ class _Linear(torch.autograd.Function):
 def _beside(weights: Sequence[Tensor]) -> Tensor:
     """Return weight matrices of one input as one, without a copy if there is one."""
     return weights[0] if len(weights) == 1 else torch.cat(list(weights))
+
+
+def _worth_events(x: Tensor, weight: Tensor, dtype: torch.dtype) -> bool:
+    """Return whether an event-driven product of bytes ``(..., n_in)`` is faster, its weights being packed for it."""
+    if x.device.type != "cpu" or dtype != torch.float32 or weight.dtype != dtype or compiler_problem() is not None:
+        return False
+    if x.numel() * len(weight) < SMALL:
+        return False
+    events = int(spikes.row_sums(x.view(-1, x.shape[-1]))[0].sum(dtype=torch.int64))
+    return events <= TRAINING_DENSITY * x.numel()
 
 
 def convolve(x: Tensor, weight: Tensor, padding: Sequence[int], dtype: torch.dtype, analog: bool) -> Tensor:
@@ -100,8 +121,13 @@ class _Convolve(torch.autograd.Function):
         ctx.save_for_backward(kept, weight)
         ctx.padding, ctx.dtype, ctx.types, ctx.steps = padding, dtype, (x.dtype, weight.dtype), len(x)
         with torch.autocast(x.device.type, enabled=False):
-            y = products.convolve(images.to(dtype), weight.to(dtype), tuple(padding))
-        return split_steps(y.permute(0, 2, 3, 1), x.shape[0])
+            pixels = kept.permute(0, 2, 3, 1)
+            same = weight.shape[-1] == weight.shape[-2] == 2 * padding[0] + 1 == 2 * padding[1] + 1
+            if not analog and same and _worth_events(pixels, weight, dtype):
+                y = spikes.spike_conv(pixels, spikes.pack(weight))
+            else:
+                y = products.convolve(images.to(dtype), weight.to(dtype), tuple(padding)).permute(0, 2, 3, 1)
+        return split_steps(y, x.shape[0])
 
     @staticmethod
     @once_differentiable

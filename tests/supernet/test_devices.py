@@ -123,26 +123,25 @@ def test_plain_operators_stay_on_the_device(fakes, make_supernet, precision):
     k = linear.neuron.constant_list(0.75, 2.0)
     y = do.product(tokens, 7, linear, 8)
     affine = scoring._Averages()("fc1", linear, y)
-    current, *_ = do.attend(tokens, tokens, tokens, 2)
+    current, _ = do.attend(tokens, tokens, tokens, 2, count=True)
     found = [
-        do.totals(tokens),
+        *do.arrivals(tokens),
         y,
         do.product(image, 7, conv, 8),
-        do.fire(y, 2, affine, linear, k, None)[0],
-        do.fire(y, 2, affine, linear, k, on_device(2, 3, 4, 8, dtype=torch.uint8))[0],
+        do.fire(y, 2, affine, linear, k, None),
+        do.fire(y, 2, affine, linear, k, on_device(2, 3, 4, 8, dtype=torch.uint8)),
         do.pool(image),
         current,
-        do.fire_attention(current, linear.neuron, k)[0],
+        do.fire_attention(current, linear.neuron, k),
         do.token_mean(tokens),
     ]
     assert {tensor.device for tensor in found} == {DEVICE}
 
 
 @each_neuron
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_scoring_stays_on_the_device(fakes, make_supernet, neuron, precision):
+def test_scoring_stays_on_the_device(fakes, make_supernet, neuron):
     space, supernet = make_supernet(neuron)
-    engine, images = Engine(supernet, precision), on_device(IMAGES, 1, 8, 8)
+    engine, images = Engine(supernet), on_device(IMAGES, 1, 8, 8)
     results = engine.score([space.largest(), space.smallest()], [images, images], [images])
     assert {result.logits.device for result in results} == {DEVICE}
     found = engine.statistics(space.smallest(), [images])

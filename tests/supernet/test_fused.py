@@ -338,6 +338,33 @@ def test_a_current_shared_by_all_timesteps_is_kept_once():
     assert one_timestep(current).untyped_storage().nbytes() == 4 * 6
 
 
+@pytest.mark.skipif(compiler_problem() is not None, reason=str(compiler_problem()))
+@pytest.mark.parametrize("density", [0.1, 0.9], ids=["sparse", "dense"])
+def test_products_of_sparse_spikes_are_sums_over_events_with_the_same_values_and_gradients(density, monkeypatch):
+    """Weights on a binary grid make every sum exact, so both ways agree to the last bit."""
+    called = []
+    for name in ("spike_linear", "spike_conv"):
+        original = getattr(fused.spikes, name)
+        monkeypatch.setattr(fused.spikes, name, lambda *a, f=original, n=name: called.append(n) or f(*a))
+    found = {}
+    for small in (0, 1 << 62):
+        monkeypatch.setattr(fused, "SMALL", small)
+        generator = torch.Generator().manual_seed(1)
+        x = (torch.rand(2, 3, 7, 24, generator=generator) < density).float().requires_grad_()
+        pixels = (torch.rand(2, 3, 8, 5, 6, generator=generator) < density).float().requires_grad_()
+        weight, kernel = (
+            (torch.randint(-32, 33, shape, generator=generator) / 64).requires_grad_()
+            for shape in ((40, 24), (16, 8, 3, 3))
+        )
+        y = fused.linear(x, [weight[:16], weight[16:]], torch.float32)
+        z = fused.convolve(pixels.contiguous(), kernel, (1, 1), torch.float32, False)
+        (y.square().sum() + z.square().sum()).backward()
+        found[small] = (y, z, x.grad, pixels.grad, weight.grad, kernel.grad)
+    assert called == (["spike_linear", "spike_conv"] if density < 0.45 else [])
+    for events, plain in zip(*found.values(), strict=True):
+        assert torch.equal(events, plain)
+
+
 # --- what the fused steps do not offer
 
 
