@@ -44,17 +44,19 @@ def main() -> None:
     rows = {}
     for model in models:
         result = compare(counts, model)
+        rate = result.break_even_rate
         rows[model.name] = {
             "mj": result.spiking_mj,
             "dense": result.dense_mj,
             "quantised": result.quantised_mj,
-            "break-even rate": result.break_even_rate,
+            "break-even rate": rate,
         }
         print(
             f"{model.name:<16}{result.spiking_mj:>9.3f}{result.dense_mj:>9.3f}{result.quantised_mj:>11.3f}"
-            f"{result.qnn_ratio:>8.3f}{result.break_even_rate:>17.4f}"
+            f"{result.qnn_ratio:>8.3f}{'undefined' if rate is None else f'{rate:.4f}':>17}"
         )
-    save("energy_conventions", {**vars(arguments), "rate": counts.rate, "models": rows})
+    shape = f"{arguments.depth}-{arguments.width}-T{arguments.timesteps}"
+    save(f"energy_conventions-{shape}", {**vars(arguments), "rate": counts.rate, "models": rows})
 
 
 def count(depth: int, width: int, timesteps: int, images: int) -> OperationCounts:

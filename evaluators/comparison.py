@@ -10,7 +10,7 @@ timesteps needs. Both run each layer once; formulas are in docs/energy.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from evaluators.base import Candidate, Sense
@@ -37,8 +37,9 @@ class Comparison:
         quantised_mj: Of a dense network with activations of ``bits`` bits.
         bits: ``ceil(log2(T + 1))``.
         rate: Spikes per neuron and timestep that were counted.
-        break_even_rate: The rate at which spiking and quantised network cost the same, all spikes thinned out alike;
-            0 if the spiking network costs more even in silence, infinite if its spikes cost nothing.
+        break_even_rate: The rate at which spiking and quantised network cost the same, all spikes thinned out alike
+            and coincidences in proportion to them; 0 if the spiking network costs more even in silence, infinite if
+            its spikes cost nothing, None if layers that integers reach multiply, whatever their rate.
     """
 
     spiking_mj: float
@@ -46,11 +47,19 @@ class Comparison:
     quantised_mj: float
     bits: int
     rate: float
-    break_even_rate: float
+    break_even_rate: float | None
 
     @property
     def qnn_ratio(self) -> float:
-        """Energy over that of the quantised network; below 1 the spiking one saves energy."""
+        """Energy over that of the quantised network; below 1 the spiking one saves energy.
+
+        Raises:
+            ArithmeticError: If the quantised network costs nothing.
+        """
+        if not self.quantised_mj:
+            raise ArithmeticError(
+                "there is no qnn_ratio: the quantised network costs nothing under this energy model"
+            )
         return self.spiking_mj / self.quantised_mj
 
 
@@ -63,16 +72,28 @@ def compare(counts: OperationCounts, model: EnergyModel) -> Comparison:
     """Return what a network costs beside a dense and a quantised one of its shape."""
     bits, parts = spike_count_bits(counts.timesteps), energy_parts(counts, model)
     full, quantised = sum(part.mj for part in parts), _dense_mj(counts, model, bits)
-    driven = sum(part.mj for part in parts if _is_driven(part, counts, model))
-    spare = quantised - (full - driven)
-    rate = max(0.0, counts.rate * spare / driven) if driven else math.inf
+    rate = _break_even_rate(counts, model, parts, quantised)
     return Comparison(full, _dense_mj(counts, model, None), quantised, bits, counts.rate, rate)
 
 
-def _is_driven(part: EnergyPart, counts: OperationCounts, model: EnergyModel) -> bool:
-    """Return whether a part of the energy is in proportion to the spikes."""
+def _break_even_rate(
+    counts: OperationCounts, model: EnergyModel, parts: Sequence[EnergyPart], quantised: float
+) -> float | None:
+    """Return the rate at which the energy of the parts is that of the quantised network, see :class:`Comparison`."""
+    for row in counts.layers.values():
+        if counted(row, model) and not row.analog and multiplied_and_accumulated(row, model, counts.timesteps)[0]:
+            return None
+    driven = sum(part.mj for part in parts if _is_driven(part, counts))
+    spare = quantised - sum(part.mj for part in parts if not _is_driven(part, counts))
+    if driven == 0:
+        return math.inf if spare >= 0 else 0.0
+    return max(0.0, counts.rate * spare / driven)
+
+
+def _is_driven(part: EnergyPart, counts: OperationCounts) -> bool:
+    """Return whether a part of the energy is taken to be in proportion to the spikes."""
     if part.part == "weights":
-        return not any(multiplied_and_accumulated(counts.layers[part.layer], model, counts.timesteps)[:1])
+        return not counts.layers[part.layer].analog
     return part.part in ("accumulate", "spike", "events")
 
 
@@ -114,4 +135,4 @@ class QnnRatio(UnderModel):
 
     def __call__(self, candidate: Candidate) -> dict[str, float]:
         """Return the ratio."""
-        return {self._metric("qnn_ratio"): compare(candidate.outcome.operations, self._loaded).qnn_ratio}
+        return {self._metric("qnn_ratio"): compare(candidate.outcome.operations, self.energy_model).qnn_ratio}

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import ClassVar
 
 from evaluators.base import Candidate, Sense
@@ -125,21 +124,22 @@ class UnderModel:
     """What evaluators under an energy model share: the model, and its name in that of the metric.
 
     Args:
-        model: Row of ``energy_model_names()`` or path of a ``.toml`` file; the default model, which adds nothing to
-            the metric's name, if there is none.
+        model: A model, a row of ``energy_model_names()``, or the path of a ``.toml`` file, which is read once; the
+            default model, which adds nothing to the metric's name, if there is none.
     """
 
-    model: str | None = None
+    model: str | EnergyModel | None = None
 
     def __post_init__(self) -> None:
-        load_energy_model(self.model or DEFAULT_MODEL)
+        self.energy_model  # noqa: B018  (a wrong one is refused at once)
 
     @cached_property
-    def _loaded(self) -> EnergyModel:
-        return load_energy_model(self.model or DEFAULT_MODEL)
+    def energy_model(self) -> EnergyModel:
+        """The model itself."""
+        return self.model if isinstance(self.model, EnergyModel) else load_energy_model(self.model or DEFAULT_MODEL)
 
     def _metric(self, metric: str) -> str:
-        return metric if self.model is None else f"{metric}:{Path(self.model).stem}"
+        return metric if self.model is None else f"{metric}:{self.energy_model.name}"
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class Energy(UnderModel):
 
     def __call__(self, candidate: Candidate) -> dict[str, float]:
         """Return the energy."""
-        return {self._metric("energy_mj"): energy_mj(candidate.outcome.operations, self._loaded)}
+        return {self._metric("energy_mj"): energy_mj(candidate.outcome.operations, self.energy_model)}
 
 
 @dataclass(frozen=True)

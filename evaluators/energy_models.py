@@ -118,7 +118,6 @@ def energy_model_names() -> list[str]:
     return sorted((path.stem for path in _MODELS.glob("*.toml")), key=lambda name: (name != DEFAULT_MODEL, name))
 
 
-@cache
 def load_energy_model(name_or_path: str) -> EnergyModel:
     """Return a named model, or the one of a TOML file, whose name is that of the file.
 
@@ -130,22 +129,40 @@ def load_energy_model(name_or_path: str) -> EnergyModel:
     """
     path = Path(name_or_path)
     if path.suffix != ".toml":
-        if name_or_path not in energy_model_names():
-            raise InputError(
-                f"an energy model is one of {energy_model_names()} or the path of a .toml file, got {name_or_path!r}"
-            )
-        path = _MODELS / f"{name_or_path}.toml"
-    elif path.stem in energy_model_names():
+        return _load_shipped(name_or_path)
+    return parse_energy_model(path.stem, read_energy_tables(path), str(path))
+
+
+@cache
+def _load_shipped(name: str) -> EnergyModel:
+    if name not in energy_model_names():
+        raise InputError(
+            f"an energy model is one of {energy_model_names()} or the path of a .toml file, got {name!r}"
+        )
+    path = _MODELS / f"{name}.toml"
+    return parse_energy_model(name, _read_tables(path), str(path))
+
+
+def read_energy_tables(path: Path) -> dict[str, Any]:
+    """Return the plain values of a user's energy model, for :func:`parse_energy_model`.
+
+    Raises:
+        InputError: If it cannot be read, is no TOML file, or has the name of a model that comes with Spikefront.
+    """
+    if path.stem in energy_model_names():
         raise InputError(f"{path.stem} is a model that comes with Spikefront; give {path} another name")
+    return _read_tables(path)
+
+
+def _read_tables(path: Path) -> dict[str, Any]:
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"no energy model at {path}; named ones are {energy_model_names()}") from None
     except ValueError as error:  # not TOML, or not UTF-8
         raise InputError(f"{path} must be a TOML file: {error}") from None
     except OSError as error:
         raise InputError(f"energy model {path} cannot be read: {error}") from None
-    return parse_energy_model(path.stem, values, str(path))
 
 
 def parse_energy_model(name: str, values: Mapping[str, Any], source: str) -> EnergyModel:
@@ -186,7 +203,10 @@ class _Reader:
         """Return a finite number, ``least`` or more."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
             raise InputError(f"{self.source}: {key} must be a number, {least:g} or more, got {value!r}")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise InputError(f"{self.source}: {key} must be a number that is not beyond all bounds") from None
 
     def text(self, key: str, value: Any) -> str:
         """Return a text that is not empty."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 from evaluators.accuracy import Accuracy
@@ -13,6 +14,7 @@ from evaluators.base import Candidate, Evaluator
 from evaluators.comparison import QnnRatio
 from evaluators.complexity import Macs, Parameters
 from evaluators.energy import Energy, Spikes
+from evaluators.energy_models import EnergyModel
 from evaluators.fitness import AccuracyEnergyBalance
 from spaces import InputError
 from spaces.resolve import resolve
@@ -32,13 +34,37 @@ UNDER_MODELS: dict[str, Callable[..., Evaluator]] = {"energy_mj": Energy, "qnn_r
 """Rows that also exist as ``name:MODEL``, under an energy model by its name or file."""
 
 
-def build_evaluators(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Evaluator]:
+def model_files(names: Sequence[str]) -> dict[str, Path]:
+    """Return the files of users' energy models that evaluators are under, by the name of the model.
+
+    Raises:
+        InputError: If two files have one name.
+    """
+    found: dict[str, Path] = {}
+    for name in names:
+        metric, _, model = name.partition(":")
+        path = Path(model)
+        if metric not in UNDER_MODELS or path.suffix != ".toml":
+            continue
+        if found.setdefault(path.stem, path) != path:
+            raise InputError(
+                f"energy models must differ in name, but {found[path.stem]} and {path} are {path.stem!r}"
+            )
+    return found
+
+
+def build_evaluators(
+    names: Sequence[str],
+    options: Mapping[str, Mapping[str, Any]],
+    models: Mapping[str, EnergyModel] | None = None,
+) -> dict[str, Evaluator]:
     """Return evaluators by name, in order.
 
     Args:
         names: Rows of ``EVALUATORS``, ``energy_mj:MODEL`` or ``qnn_ratio:MODEL``, or ``package.module:Name`` of
             the user's own.
         options: Keyword arguments by evaluator name.
+        models: Users' energy models by name, in place of their files, which are not looked at.
 
     Raises:
         InputError: If a name or an option is unknown, or if two evaluators claim one metric.
@@ -49,7 +75,7 @@ def build_evaluators(names: Sequence[str], options: Mapping[str, Mapping[str, An
     built: dict[str, Evaluator] = {}
     owners: dict[str, str] = {}
     for name in names:
-        built[name] = _build(name, dict(options.get(name, {})))
+        built[name] = _build(name, dict(options.get(name, {})), models or {})
         for metric in built[name].metrics:
             if metric in owners:
                 raise InputError(f"a metric has one evaluator, but {owners[metric]} and {name} both give {metric}")
@@ -57,10 +83,12 @@ def build_evaluators(names: Sequence[str], options: Mapping[str, Mapping[str, An
     return built
 
 
-def _build(name: str, options: dict[str, Any]) -> Evaluator:
-    metric, _, model = name.partition(":")
-    if metric in UNDER_MODELS and model:
-        builder: Callable[..., Evaluator] = partial(UNDER_MODELS[metric], model)
+def _build(name: str, options: dict[str, Any], models: Mapping[str, EnergyModel]) -> Evaluator:
+    metric, colon, model = name.partition(":")
+    if metric in UNDER_MODELS and bool(colon) == bool(model):
+        path = Path(model)
+        own = models.get(path.stem) if path.suffix == ".toml" else None
+        builder: Callable[..., Evaluator] = partial(UNDER_MODELS[metric], own or model or None)
     else:
         builder = resolve(EVALUATORS, name, "evaluator")
     try:

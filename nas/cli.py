@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from spaces import InputError
@@ -240,24 +241,64 @@ def energy(
     from nas.energy import layers_frame, load_models, models_frame, write_picture
     from nas.run import Run
 
-    models = load_models(model)
-    ((full_key, counts),) = Run(run).operations([key]).items()
-    table, layers = output is Format.TABLE, layers_frame(counts, models)
-    if table:  # what fits a screen; the others have all columns
-        energies = [f"energy_mj:{each.name}" for each in models]
-        layers[energies] = (layers[energies] * 1000).map(lambda value: float(f"{value:.3g}"))
-        layers = layers[["layer", "kind", "macs", "accumulates", "rate", *energies]]
-        layers.columns = pd.Index([*layers.columns[:5], *(each.name for each in models)])
-        typer.echo(f"{full_key}: microjoules per image by layer, over {counts.images} validation images")
-    if not summary:
-        _print_frame(layers, output)
+    if html is not None and (html.is_dir() or not html.parent.is_dir()):
+        raise InputError(f"--html must be a file in a folder that exists, got {html}")
+    opened = Run(run)
+    models = load_models(model, opened.energy_models)
+    ((full_key, counts),) = opened.operations([key]).items()
+    table, layers, compared = output is Format.TABLE, layers_frame(counts, models), models_frame(counts, models)
     if table:
-        typer.echo("millijoules per image by model and kind, beside the dense and the quantised network")
-    if summary or table:
-        _print_frame(models_frame(counts, models), output)
+        _print_energy(full_key, counts.images, layers, compared, summary)
+    else:
+        _print_frame(compared if summary else layers, output)
     if html is not None:
         write_picture(html, full_key, counts, models)
         typer.echo(f"picture: {html}", err=not table)
+
+
+def _print_energy(key: str, images: int, layers: pd.DataFrame, compared: pd.DataFrame, summary: bool) -> None:
+    """Print what fits the screen; the other formats have all columns."""
+    typer.echo(f"{key}: millijoules per image by model, over {images} validation images")
+    first = ["model", "energy_mj", "quantised_mj", "qnn_ratio", "break_even_rate", "dense_mj", "rate", "bits"]
+    kinds = [name for name in compared.columns if name not in first]
+    shown, dropped = _fitting(compared, [*first, *kinds])
+    if set(kinds) & set(dropped):  # a part of the kinds would pass for all of them
+        shown, dropped = _fitting(compared[[name for name in compared.columns if name in first]], first)
+        dropped = [*kinds, *dropped]
+    _print_frame(shown, Format.TABLE, missing="–")  # noqa: RUF001
+    _say_dropped(dropped, "see all with --summary -f csv")
+    if summary:
+        return
+    energies = [name for name in layers.columns if name.startswith("energy_mj:")]
+    layers[energies] = (layers[energies] * 1000).map(lambda value: float(f"{value:.3g}"))
+    counts, names = ["macs", "accumulates", "rate"], [name.removeprefix("energy_mj:") for name in energies]
+    layers = layers[["layer", "kind", *counts, *energies]]
+    layers.columns = pd.Index(["layer", "kind", *counts, *names])
+    shown, dropped = _fitting(layers, ["layer", names[0], "kind", *counts, *names[1:]])
+    typer.echo(f"{key}: microjoules per image by layer")
+    _print_frame(shown, Format.TABLE)
+    _say_dropped(dropped, "choose by --model, or see all with -f csv")
+
+
+def _say_dropped(names: list[str], way_out: str) -> None:
+    if names:
+        typer.echo(f"for want of width without {', '.join(names)}; {way_out}")
+
+
+def _fitting(frame: pd.DataFrame, priority: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Return as many columns as fit the screen, and the names of the others."""
+    console, kept = Console(), list(priority)
+    unbounded = console.options.update(max_width=10_000)
+    while len(kept) > 1 and Measurement.get(console, unbounded, _table(frame[kept], "")).maximum > _width():
+        kept.pop()
+    shown = [name for name in frame.columns if name in kept]
+    return frame[shown], [name for name in frame.columns if name not in kept]
+
+
+def _width() -> int:
+    """Return the columns of the screen; what is no screen gets 200."""
+    console = Console()
+    return console.width if console.is_terminal else 200
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -278,21 +319,25 @@ def _print_front(run: Any, output: Format) -> None:
     _print_frame(frame, output)
 
 
-def _print_frame(frame: pd.DataFrame, output: Format) -> None:
+def _print_frame(frame: pd.DataFrame, output: Format, missing: str = "") -> None:
     if output is Format.JSON:
         rows = frame.astype(object).where(frame.notna(), None).to_dict(orient="records")
         typer.echo(json.dumps(rows, indent=1))
     elif output is Format.CSV:
         typer.echo(frame.to_csv(index=False), nl=False)
     else:
-        table = Table()
-        for name in frame.columns:
-            numeric = pd.api.types.is_numeric_dtype(frame[name])
-            table.add_column(str(name), justify="right" if numeric else "left", no_wrap=True)
-        for row in frame.itertuples(index=False):
-            table.add_row(*("" if pd.isna(v) else f"{v:.5g}" if isinstance(v, float) else str(v) for v in row))
-        console = Console()
+        table, console = _table(frame, missing), Console()
         console.print(table) if console.is_terminal else Console(width=200).print(table)
+
+
+def _table(frame: pd.DataFrame, missing: str) -> Table:
+    table = Table()
+    for name in frame.columns:
+        numeric = pd.api.types.is_numeric_dtype(frame[name])
+        table.add_column(str(name), justify="right" if numeric else "left", no_wrap=True)
+    for row in frame.itertuples(index=False):
+        table.add_row(*(missing if pd.isna(v) else f"{v:.5g}" if isinstance(v, float) else str(v) for v in row))
+    return table
 
 
 def main() -> None:

@@ -14,6 +14,9 @@ from supernet.settings import TrainSettings
 
 _RECIPES = Path(__file__).parent / "recipes"
 
+MODEL_METRICS = ("energy_mj", "qnn_ratio")
+"""Metrics that may be under an energy model, ``evaluators.UNDER_MODELS``, known here without loading torch."""
+
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -103,6 +106,8 @@ class RunConfig(_Table):
     def changed(self, **tables: dict[str, Any]) -> RunConfig:
         """Return the recipe with some keys replaced, validated anew; ``run`` holds the top-level keys.
 
+        Files of energy models among the metrics are relative to the working directory.
+
         Raises:
             InputError: If a value breaks a rule.
         """
@@ -113,6 +118,8 @@ class RunConfig(_Table):
             else:
                 old = values.get(table)
                 values[table] = {**old, **keys} if isinstance(old, dict) else keys
+        if isinstance(values["metrics"], list | tuple):
+            values["metrics"] = [_beside(Path.cwd(), metric) for metric in values["metrics"]]
         return parse_recipe(values, f"recipe {self.name!r} with changes")
 
 
@@ -149,16 +156,16 @@ def load_recipe(name_or_path: str | Path) -> RunConfig:
     if isinstance(space, str) and space.endswith(".toml"):
         values["space"] = str((path.parent / space).resolve())
     if isinstance(values.get("metrics"), list):
-        values["metrics"] = [_beside(path, metric) for metric in values["metrics"]]
+        values["metrics"] = [_beside(path.parent, metric) for metric in values["metrics"]]
     return parse_recipe(values, str(path))
 
 
-def _beside(recipe: Path, metric: Any) -> Any:
-    """Return a metric whose energy model is a file next to the recipe with the whole path of that file."""
+def _beside(folder: Path, metric: Any) -> Any:
+    """Return a metric whose energy model is a file, given relative to a folder, with the whole path of that file."""
     if not isinstance(metric, str) or not metric.endswith(".toml"):
         return metric
-    name, _, model = metric.partition(":")
-    return f"{name}:{(recipe.parent / model).resolve()}"
+    name, colon, model = metric.partition(":")
+    return f"{name}:{(folder / model).resolve()}" if name in MODEL_METRICS and colon else metric
 
 
 def parse_recipe(values: dict[str, Any], source: str) -> RunConfig:

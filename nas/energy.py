@@ -12,29 +12,51 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from evaluators import EnergyModel, OperationCounts, compare, energy_model_names, energy_parts, load_energy_model
+from spaces import InputError
 from supernet.checkpoint import write_atomically
 
 KINDS = {"convolution": "#0072B2", "linear": "#D55E00", "product": "#009E73", "neuron": "#CC79A7"}
 """Kinds of layers with their colours, safe for all colour vision (Okabe and Ito)."""
 
+_TRAFFIC = ("inputs", "events", "outputs")
 
-def load_models(names: Sequence[str] | None = None) -> list[EnergyModel]:
-    """Return energy models by name or file, all that come with Spikefront by default."""
-    return [load_energy_model(name) for name in names or energy_model_names()]
+
+def load_models(names: Sequence[str] | None = None, own: Sequence[EnergyModel] = ()) -> list[EnergyModel]:
+    """Return energy models by name or file.
+
+    Args:
+        names: Names of ``own`` models or of those that come with Spikefront, or files; all of both by default.
+        own: Models of a run, which come first.
+
+    Raises:
+        InputError: If a model cannot be loaded, or two have one name.
+    """
+    known = {model.name: model for model in own}
+    names = list(names or dict.fromkeys([*known, *energy_model_names()]))
+    models = [known[name] if name in known else load_energy_model(name) for name in names]
+    found = [model.name for model in models]
+    twice = sorted({name for name in found if found.count(name) > 1})
+    if twice:
+        raise InputError(f"energy models must differ in name, got {', '.join(twice)} more than once")
+    return models
 
 
 def layers_frame(counts: OperationCounts, models: Sequence[EnergyModel]) -> pd.DataFrame:
     """Return one row per layer and per neuron layer, per image.
 
     Columns: ``layer, kind, binary``; ``macs`` of the dense network; ``accumulates`` by value and ``nonzero``; the
-    neurons' ``updates``, ``spikes``, firing ``rate`` and ``rate_1`` to ``rate_T`` by timestep; ``energy_mj:MODEL``.
+    neurons' ``updates``, ``spikes``, firing ``rate`` and ``rate_1`` to ``rate_T`` by timestep; ``energy_mj:MODEL``;
+    values that arrive (``inputs``), those above 0 (``events``) and those that leave (``outputs``); ``weights``,
+    which images share.
     """
     energies = {model.name: _by_layer(counts, model) for model in models}
     rows: list[dict[str, Any]] = []
     for name, layer in counts.layers.items():
-        values = {"macs": layer.macs, "accumulates": layer.accumulates, "nonzero": layer.nonzero}
-        per_image = {key: value / counts.images for key, value in values.items()}
-        rows.append({"layer": name, "kind": layer.kind, "binary": layer.binary, **per_image})
+        per_image = {
+            key: getattr(layer, key) / counts.images for key in ("macs", "accumulates", "nonzero", *_TRAFFIC)
+        }
+        facts = {"layer": name, "kind": layer.kind, "binary": layer.binary, "weights": layer.weights}
+        rows.append(facts | per_image)
     for name, neurons in counts.neurons.items():
         each = max(neurons.updates // max(neurons.timesteps, 1), 1)
         rates = {f"rate_{t}": spikes / each for t, spikes in enumerate(neurons.spikes, start=1)}
@@ -46,7 +68,8 @@ def layers_frame(counts: OperationCounts, models: Sequence[EnergyModel]) -> pd.D
         row |= {f"energy_mj:{name}": energies[name].get(row["layer"], 0.0) for name in energies}
     numbers = ["macs", "accumulates", "nonzero", "updates", "spikes", "rate"]
     steps = [f"rate_{t}" for t in range(1, counts.timesteps + 1)]
-    columns = ["layer", "kind", "binary", *numbers, *steps, *(f"energy_mj:{name}" for name in energies)]
+    energy = [f"energy_mj:{name}" for name in energies]
+    columns = ["layer", "kind", "binary", *numbers, *_TRAFFIC, "weights", *steps, *energy]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -69,11 +92,13 @@ def models_frame(counts: OperationCounts, models: Sequence[EnergyModel]) -> pd.D
     """Return one row per model: millijoules per image by kind, and beside the dense and the quantised network.
 
     Columns: ``model``, one per kind, ``energy_mj``, ``dense_mj``, ``quantised_mj``, ``bits``, ``qnn_ratio``, and the
-    ``break_even_rate`` in spikes per neuron and timestep (missing if spikes are free), beside the counted ``rate``.
+    ``break_even_rate`` in spikes per neuron and timestep, beside the counted ``rate``. The break-even rate is missing
+    if spikes are free or layers that integers reach multiply, the ratio if the quantised network costs nothing.
     """
     rows = []
     for model in models:
         result = compare(counts, model)
+        rate = result.break_even_rate
         rows.append(
             {
                 "model": model.name,
@@ -82,12 +107,12 @@ def models_frame(counts: OperationCounts, models: Sequence[EnergyModel]) -> pd.D
                 "dense_mj": result.dense_mj,
                 "quantised_mj": result.quantised_mj,
                 "bits": result.bits,
-                "qnn_ratio": result.qnn_ratio,
+                "qnn_ratio": result.qnn_ratio if result.quantised_mj else None,
                 "rate": result.rate,
-                "break_even_rate": result.break_even_rate if isfinite(result.break_even_rate) else None,
+                "break_even_rate": rate if rate is not None and isfinite(rate) else None,
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"qnn_ratio": float, "break_even_rate": float})
 
 
 def shares_figure(counts: OperationCounts, models: Sequence[EnergyModel]) -> go.Figure:
@@ -153,4 +178,7 @@ def write_picture(path: Path, key: str, counts: OperationCounts, models: Sequenc
     title = escape(f"Energy of {key}")
     head = f'<head><meta charset="utf-8"><title>{title}</title></head>'
     page = f'<!doctype html><html lang="en">{head}<body><h1>{title}</h1>{"".join(drawn)}</body></html>'
-    write_atomically(path, page.encode())
+    try:
+        write_atomically(path, page.encode())
+    except OSError as error:
+        raise InputError(f"the picture must be writable, but {path}: {error.strerror}") from None

@@ -14,7 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from nas.config import RunConfig, parse_recipe
+from evaluators import EnergyModel, model_files, parse_energy_model, read_energy_tables
+from nas.config import MODEL_METRICS, RunConfig, parse_recipe
 from spaces import InputError, SearchSpace
 from supernet.checkpoint import INDEX, write_atomically
 
@@ -25,7 +26,12 @@ _PACKAGES = ("spikefront", "torch", "pymoo", "ray", "optuna", "numpy", "pandas",
 
 
 def create_folder(
-    folder: Path, config: RunConfig, space: SearchSpace, data_dir: Path | None, images: str | None = None
+    folder: Path,
+    config: RunConfig,
+    space: SearchSpace,
+    data_dir: Path | None,
+    images: str | None = None,
+    energy_models: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Make a folder the one of a run, or check that it is, and return what ``run.json`` holds.
 
@@ -37,6 +43,7 @@ def create_folder(
         space: Its space, with the input shape of its images.
         data_dir: Folder of the images, or None.
         images: Fingerprint of the images.
+        energy_models: Tables of the user's energy models by name, which the run owns from now on.
 
     Raises:
         InputError: If the folder cannot be written, or belongs to another recipe.
@@ -45,6 +52,7 @@ def create_folder(
         "format": _FORMAT,
         "recipe": config.model_dump(mode="json"),
         "space": space.to_dict(),
+        "energy_models": energy_models or {},
         "images": images,
         "data_dir": None if data_dir is None else str(data_dir.resolve()),
         "facts": run_facts(),
@@ -63,13 +71,17 @@ def create_folder(
             )
     else:
         old = read_run(folder)
+        if old["energy_models"] is None:  # a folder from before runs owned them
+            old["energy_models"] = values["energy_models"]
         recorded = parse_recipe(old["recipe"], str(folder / RUN))
         recipe = recorded.model_dump(mode="json")  # with the defaults of keys that are younger than the folder
         different = _differences(_identity({**old, "recipe": recipe}), _identity(values))
         if different:
+            way_out = "choose another folder with --out, or the recipe it was made with"
+            if any(name.startswith("energy_models.") for name in different):
+                way_out += "; without the file of its energy model, a run goes on with the copy that it keeps"
             raise InputError(
-                f"{folder} holds a run of another recipe, which differs in {', '.join(different)}; choose another "
-                "folder with --out, or the recipe it was made with"
+                f"{folder} holds a run of another recipe, which differs in {', '.join(different)}; {way_out}"
             )
         before, now = recorded.search.evaluations, config.search.evaluations
         if now < before:
@@ -118,17 +130,41 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder} is not a run folder: it has no {RUN}; start one with `nas search`") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
-    keys = {"format", "recipe", "space", "images", "data_dir", "facts"}
+    keys = {"format", "recipe", "space", "energy_models", "images", "data_dir", "facts"}
     tables = ("recipe", "space", "facts")
+    if isinstance(values, dict):
+        values.setdefault("energy_models", None)  # a folder from before runs owned them
     if (
         not isinstance(values, dict)
         or set(values) != keys
+        or not isinstance(values["energy_models"], dict | None)
         or values["format"] != _FORMAT
         or not all(isinstance(values[name], dict) for name in tables)
         or not all(values[name] is None or isinstance(values[name], str) for name in ("images", "data_dir"))
     ):
         raise InputError(f"{path} must be of format {_FORMAT} with the keys {sorted(keys)}")
     return values
+
+
+def read_energy_models(folder: Path, config: RunConfig) -> dict[str, Any]:
+    """Return the tables of the user's energy models in a recipe, by name.
+
+    Those whose file is no longer there are the ones that the run folder keeps.
+
+    Raises:
+        InputError: If a model is neither in its file nor in the folder, or two have one name.
+    """
+    tables: dict[str, Any] = {}
+    for name, path in model_files(config.metrics).items():
+        kept = read_run(folder)["energy_models"] or {} if not path.exists() and (folder / RUN).is_file() else {}
+        tables[name] = kept[name] if name in kept else read_energy_tables(path)
+    return tables
+
+
+def open_energy_models(folder: Path) -> dict[str, EnergyModel]:
+    """Return the user's energy models that a run keeps, by name; none for a folder from before runs kept them."""
+    tables = read_run(folder)["energy_models"] or {}
+    return {name: parse_energy_model(name, values, f"{folder / RUN}, {name}") for name, values in tables.items()}
 
 
 def open_recipe(folder: Path) -> tuple[RunConfig, SearchSpace]:
@@ -148,8 +184,15 @@ def _identity(values: Mapping[str, Any]) -> dict[str, Any]:
     search = {name: value for name, value in recipe["search"].items() if name != "evaluations"}
     data = {**recipe["data"], "images": values["images"]}
     scoring = {name: value for name, value in recipe["scoring"].items() if name != "cache_mb"}
-    recipe |= {"search": search, "scoring": scoring, "workers": {"threads": threads}}
-    return {**recipe, "space": values["space"], "data": data}
+    metrics = [_without_folder(metric) for metric in recipe["metrics"]]
+    recipe |= {"search": search, "scoring": scoring, "workers": {"threads": threads}, "metrics": metrics}
+    return {**recipe, "space": values["space"], "data": data, "energy_models": values["energy_models"]}
+
+
+def _without_folder(metric: str) -> str:
+    """Return a metric without the folder of its energy model, which is compared by its tables."""
+    name, _, model = metric.partition(":")
+    return f"{name}:{Path(model).name}" if name in MODEL_METRICS and model.endswith(".toml") else metric
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:

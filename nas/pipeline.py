@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluators import Sense
+from evaluators import EnergyModel, Sense, parse_energy_model
 from nas.algorithms import ALGORITHMS, build_algorithm
 from nas.config import RunConfig, load_recipe
-from nas.folder import create_folder, hold
+from nas.folder import create_folder, hold, read_energy_models
 from nas.loop import evaluate, run_search
 from nas.problem import ArchitectureProblem
 from nas.progress import Reporter, Silent
@@ -49,6 +49,7 @@ class _Prepared:
     space: SearchSpace
     data: ImageData
     objectives: dict[str, Sense]
+    energy_models: dict[str, EnergyModel]
 
 
 def _prepare(
@@ -59,7 +60,10 @@ def _prepare(
 ) -> _Prepared:
     """Check all that can be checked before anything expensive runs, and claim the run folder."""
     config = (recipe if isinstance(recipe, RunConfig) else load_recipe(recipe)).changed(**changes)
-    objectives = objective_senses(config)
+    folder = Path(out) if out is not None else RUNS / config.name
+    tables = read_energy_models(folder, config)
+    models = {name: parse_energy_model(name, values, f"energy model {name}") for name, values in tables.items()}
+    objectives = objective_senses(config, models)
     if config.search.algorithm not in ALGORITHMS:
         raise InputError(f"search.algorithm must be one of {sorted(ALGORITHMS)}, got {config.search.algorithm!r}")
     given = config.search.hypervolume_reference
@@ -70,15 +74,14 @@ def _prepare(
     space = load_space(config.space)
     data = load_run_data(config, data_dir)
     space = space.with_input(*data.input_shape)
-    check_metric_names(config, space)
+    check_metric_names(config, space, models)
     build_augmentation(config.training.augment, *data.input_shape[:2])
     with torch.device("meta"):
         Spikformer(space.skeleton, space.largest(), config.executor)  # a neuron that does not exist is found here
     check_executor(config.executor)
     resolve_device(config.device, config.executor)
-    folder = Path(out) if out is not None else RUNS / config.name
-    create_folder(folder, config, space, data_folder(data_dir), data.fingerprint)
-    return _Prepared(config, folder, space, data, objectives)
+    create_folder(folder, config, space, data_folder(data_dir), data.fingerprint, tables)
+    return _Prepared(config, folder, space, data, objectives, models)
 
 
 def train(
@@ -140,7 +143,7 @@ def _run(prepared: _Prepared, reporter: Reporter) -> Run:
     supernet = _train_supernet(prepared, reporter)
     _check_weights(stores["search"], prepared.folder)
     config, workers = prepared.config, prepared.config.workers
-    job = build_job(config, prepared.data, supernet)
+    job = build_job(config, prepared.data, supernet, prepared.energy_models)
     with open_pool(workers.pool, job, workers.count) as pool:
         _search(prepared, stores, pool, reporter)
     run = Run(prepared.folder)

@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -26,8 +27,8 @@ _BLUE, _ORANGE, _GREY = (
 _LOG_FROM = 8
 """Ratio of the largest to the smallest cost from which the cost axis is logarithmic."""
 
-_ENERGY_IMAGES = 256
-"""Validation images that the energy of the front's members is counted on, which takes the time of a generation."""
+_ENERGY_MEMBERS, _ENERGY_IMAGES = 12, 256
+"""Members of the front whose energy is counted anew, and images to calibrate and to count on: no run adds more."""
 
 _LAYOUT: dict[str, Any] = {
     "template": "plotly_white",
@@ -78,16 +79,20 @@ def _energy_section(run: Run, front: pd.DataFrame) -> list[str]:
     if front.empty:
         return []
     heading = "<h2>Energy of the front's members</h2>"
+    chosen = np.unique(np.linspace(0, len(front) - 1, _ENERGY_MEMBERS).round().astype(int))
     try:
-        counts = run.operations(front["key"].tolist(), _ENERGY_IMAGES)
-    except InputError as error:  # the supernet or the images are no longer there
+        counts = run.operations(front["key"].iloc[chosen].tolist(), _ENERGY_IMAGES, _ENERGY_IMAGES)
+        figure = front_energy_figure(counts, load_models(own=run.energy_models))
+    except InputError as error:  # for instance since the supernet or the images are no longer there
         return [heading, f"<p>It cannot be counted: {escape(str(error))}</p>"]
     images = next(iter(counts.values())).images
-    figure = front_energy_figure(counts, load_models())
+    calibration = min(_ENERGY_IMAGES, run.config.scoring.calibration_images)
+    members = f"all {len(front)} members" if len(counts) == len(front) else f"{len(counts)} of {len(front)} members"
     return [
         heading,
-        f"<p>By kind of layer, on the first {images} validation images, under the energy model chosen on the right; "
-        "members stand as in the table above.</p>",
+        f"<p>By kind of layer, under the energy model chosen on the right; {members}, spread over the front, in the "
+        f"order of the table above. Counted anew on the first {images} validation images, after calibration on "
+        f"{calibration} training images, so that it can differ a little from the table.</p>",
         _figure(figure, "energy", with_library=False),
     ]
 

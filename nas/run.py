@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from evaluators import OperationCounts, Sense
-from nas.folder import open_recipe, read_run
+from evaluators import EnergyModel, OperationCounts, Sense, UnderModel, build_evaluators
+from nas.folder import open_energy_models, open_recipe, read_run
 from nas.results import evaluations_frame, front_frame, hypervolume
-from nas.scoring import Scorer, build_job, load_run_data, metric_senses, objective_senses, threads
+from nas.scoring import Scorer, SplitName, build_job, load_run_data, metric_senses, objective_senses, threads
 from nas.storage import (
     STORE,
     STUDIES,
@@ -24,7 +24,7 @@ from nas.storage import (
 )
 from spaces import Architecture, InputError
 from supernet.checkpoint import Checkpoint, load_checkpoint
-from supernet.data import ImageData
+from supernet.data import ImageData, Split
 from supernet.spikformer import Spikformer, build_supernet
 
 REFERENCE = "hypervolume_reference"
@@ -44,16 +44,25 @@ class Run:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.config, self.space = open_recipe(self.folder)
+        self._models = open_energy_models(self.folder)
 
     @property
     def objectives(self) -> dict[str, Sense]:
         """Objectives in order, each with its sense."""
-        return objective_senses(self.config)
+        return objective_senses(self.config, self._models)
 
     @property
     def metrics(self) -> list[str]:
         """All recorded metrics in order."""
-        return list(metric_senses(self.config))
+        return list(metric_senses(self.config, self._models))
+
+    @property
+    def energy_models(self) -> list[EnergyModel]:
+        """Energy models that metrics are under, those of objectives first; a user's as it was when the run began."""
+        built = build_evaluators(self.config.metrics, self.config.options, self._models).values()
+        models = {name: each.energy_model for each in built if isinstance(each, UnderModel) for name in each.metrics}
+        ordered = [models[name] for name in (*self.config.search.objectives, *models) if name in models]
+        return list({model.name: model for model in ordered}.values())
 
     @cached_property
     def data(self) -> ImageData:
@@ -111,14 +120,21 @@ class Run:
         Raises:
             InputError: If this run has evaluated no such architecture, or several.
         """
-        architectures = [read_architecture(trial) for study in STUDIES for trial in self._trials(study)]
-        found = {a.key: a for a in architectures if key and a.key.startswith(key)}
-        if len(found) != 1:
-            raise InputError(
-                f"a key must name one evaluated architecture, but {key!r} names {len(found)} in {self.folder}; "
-                "`nas front` lists keys"
-            )
-        return found.popitem()[1]
+        return self._architectures([key])[0]
+
+    def _architectures(self, keys: Sequence[str]) -> list[Architecture]:
+        """Return architectures by keys as of :meth:`architecture`, and read the trials once."""
+        evaluated = [read_architecture(trial) for study in STUDIES for trial in self._trials(study)]
+        architectures = []
+        for key in keys:
+            found = {a.key: a for a in evaluated if key and a.key.startswith(key)}
+            if len(found) != 1:
+                raise InputError(
+                    f"a key must name one evaluated architecture, but {key!r} names {len(found)} in {self.folder}; "
+                    "`nas front` lists keys"
+                )
+            architectures.append(found.popitem()[1])
+        return architectures
 
     def training(self, supernet: Spikformer | None = None) -> Checkpoint:
         """Return the state of the supernet's training, and load its weights if a supernet is given."""
@@ -142,17 +158,29 @@ class Run:
             )
         return supernet.eval()
 
-    def operations(self, keys: Sequence[str], images: int | None = None) -> dict[str, OperationCounts]:
+    def operations(
+        self, keys: Sequence[str], images: int | None = None, calibration: int | None = None
+    ) -> dict[str, OperationCounts]:
         """Return what evaluated architectures do with validation images, counted anew as in the search, by key.
 
         Args:
             keys: As of :meth:`architecture`.
             images: Only so many validation images; those of the search by default.
+            calibration: Only so many training images for BatchNorm; those of the search by default.
+
+        Raises:
+            InputError: If a key, the supernet or the images are not right, or the network cannot be run.
         """
-        architectures = [self.architecture(key) for key in keys]
+        architectures = self._architectures(keys)
         job = build_job(self.config, self.data, self.supernet())
-        job = replace(job, splits={"validation": job.splits["validation"].head(images)})
-        outcomes = Scorer(job).outcomes(architectures)
+        splits: dict[SplitName, Split] = {"validation": job.splits["validation"].head(images)}
+        job = replace(job, metrics=(), options={}, splits=splits, calibration=job.calibration.head(calibration))
+        try:
+            outcomes = Scorer(job).outcomes(architectures)
+        except InputError:
+            raise
+        except (RuntimeError, MemoryError, ValueError, ArithmeticError) as error:
+            raise InputError(f"operations cannot be counted: {type(error).__name__}: {error}") from error
         return {a.key: outcome.operations for a, outcome in zip(architectures, outcomes, strict=True)}
 
     def load(self, key: str) -> Spikformer:
@@ -162,6 +190,6 @@ class Run:
         ``(B, classes)``.
         """
         supernet, architecture = self.supernet(), self.architecture(key)
-        job = build_job(self.config, self.data, supernet)
+        job = build_job(self.config, self.data, supernet, self._models)
         with threads(job.threads):  # as in a search on a CPU, so that it is the same network to the last bit
             return Scorer(job).candidate(architecture).subnet

@@ -14,7 +14,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evaluators import Candidate, Outcome, ScoringImages, Sense, SharedOutcomes, build_evaluators, score
+from evaluators import (
+    Candidate,
+    EnergyModel,
+    Outcome,
+    ScoringImages,
+    Sense,
+    SharedOutcomes,
+    build_evaluators,
+    score,
+)
 from nas.config import RunConfig
 from spaces import Architecture, InputError, SearchSpace, Skeleton
 from supernet.data import ImageData, Normalise, Split, load_data
@@ -65,6 +74,7 @@ class ScoringJob:
         precision: Products of the scoring, a row of ``supernet.engine.PRECISIONS``.
         memory: Bytes of calibration activations that may wait for the subnets which share them.
         device: Where to compute, as torch names it.
+        energy_models: Users' energy models by name, in place of their files.
     """
 
     skeleton: Skeleton
@@ -81,6 +91,7 @@ class ScoringJob:
     precision: str = "exact"
     memory: int = MEMORY
     device: str = "cpu"
+    energy_models: Mapping[str, EnergyModel] = field(default_factory=dict)
 
 
 @contextmanager
@@ -103,7 +114,7 @@ class Scorer:
 
     def __init__(self, job: ScoringJob) -> None:
         self._job = job
-        self._evaluators = build_evaluators(job.metrics, job.options)
+        self._evaluators = build_evaluators(job.metrics, job.options, job.energy_models)
         with torch.device("meta"):
             self._supernet = Spikformer(job.skeleton, job.largest, job.executor)
         # Ray hands out read-only arrays, which torch cannot wrap: each worker takes one copy.
@@ -178,19 +189,23 @@ def _copy(split: Split) -> Split:
     return Split(np.array(split.images), np.array(split.labels))
 
 
-def metric_senses(config: RunConfig) -> dict[str, Sense]:
+Models = Mapping[str, EnergyModel] | None
+"""Users' energy models by name, in place of their files."""
+
+
+def metric_senses(config: RunConfig, models: Models = None) -> dict[str, Sense]:
     """Return all metrics of a recipe's evaluators in order, each with its sense."""
-    evaluators = build_evaluators(config.metrics, config.options)
+    evaluators = build_evaluators(config.metrics, config.options, models)
     return {name: sense for evaluator in evaluators.values() for name, sense in evaluator.metrics.items()}
 
 
-def objective_senses(config: RunConfig) -> dict[str, Sense]:
+def objective_senses(config: RunConfig, models: Models = None) -> dict[str, Sense]:
     """Return a recipe's objectives in order, each with its sense.
 
     Raises:
         InputError: If an objective is not among the metrics, or stands there twice.
     """
-    senses, objectives = metric_senses(config), config.search.objectives
+    senses, objectives = metric_senses(config, models), config.search.objectives
     for name in objectives:
         if name not in senses:
             raise InputError(f"search.objectives must be among the metrics {list(senses)}, got {name!r}")
@@ -199,14 +214,14 @@ def objective_senses(config: RunConfig) -> dict[str, Sense]:
     return {name: senses[name] for name in objectives}
 
 
-def check_metric_names(config: RunConfig, space: SearchSpace) -> None:
+def check_metric_names(config: RunConfig, space: SearchSpace, models: Models = None) -> None:
     """Check that no metric takes the name of another column of the results.
 
     Raises:
         InputError: If one does.
     """
     taken = {*RESULT_COLUMNS, *space.columns}
-    for name in metric_senses(config):
+    for name in metric_senses(config, models):
         if name in taken or name.startswith("test_"):
             raise InputError(f"a metric must not be called test_… or one of {sorted(taken)}, got {name!r}")
 
@@ -217,7 +232,7 @@ def load_run_data(config: RunConfig, data_dir: str | Path | None) -> ImageData:
     return replace(data, train=data.train.head(config.data.train_images))
 
 
-def build_job(config: RunConfig, data: ImageData, supernet: Spikformer) -> ScoringJob:
+def build_job(config: RunConfig, data: ImageData, supernet: Spikformer, models: Models = None) -> ScoringJob:
     """Return what workers need to score subnets of a trained supernet, on the device that it is on."""
     scoring = config.scoring
     return ScoringJob(
@@ -235,4 +250,5 @@ def build_job(config: RunConfig, data: ImageData, supernet: Spikformer) -> Scori
         precision=config.scoring.precision,
         memory=config.scoring.cache_mb << 20,
         device=supernet.head.weight.device.type,
+        energy_models=models or {},
     )

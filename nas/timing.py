@@ -190,11 +190,11 @@ class _Clock:
 
         return call
 
-    def beginning(self, kind: str, function: Any) -> Callable[..., Any]:
-        """Return a function with whose call the time of a kind begins."""
+    def beginning(self, kind: str | Callable[..., str], function: Any) -> Callable[..., Any]:
+        """Return a function with whose call the time of a kind begins, which may follow from the arguments."""
 
         def call(*arguments: Any) -> Any:
-            self.switch(kind)
+            self.switch(kind if isinstance(kind, str) else kind(*arguments))
             return function(*arguments)
 
         return call
@@ -382,11 +382,14 @@ def _follow_engine(engine: Engine, supernet: Spikformer, clock: _Clock) -> None:
     """Let the clock follow an engine and the neurons of its supernet, copies of one's own."""
     runner: Any = engine._runner
     operators: Any = engine._operators
-    run, totals = runner.run, operators.totals
+    run = runner.run
 
     # A stem begins with its first convolution, a layer with its events being counted.
     runner.run = lambda stage, *more: clock.timed(FIRST if stage.kind == "stem" else REST, run)(stage, *more)
-    operators.totals = lambda x: clock.beginning(STEM if x.dim() == 5 else LINEAR, totals)(x)
+    for name in ("arrivals", "sums"):
+        setattr(
+            operators, name, clock.beginning(lambda x: STEM if x.dim() == 5 else LINEAR, getattr(operators, name))
+        )
     for neuron in supernet.modules():
         if isinstance(neuron, SpikingNeuron):  # asked for its constants before it normalises and fires
             neuron.constant_list = clock.beginning(NEURON, neuron.constant_list)  # type: ignore[method-assign]

@@ -41,7 +41,11 @@ class TorchOperators:
 
     def arrivals(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return for each position ``(..., C)`` the sum and the number of values above 0, integers ``(...)``."""
-        return x.sum(dim=-1, dtype=torch.int32), x.count_nonzero(dim=-1)
+        return self.sums(x), x.count_nonzero(dim=-1)
+
+    def sums(self, x: Tensor) -> Tensor:
+        """Return for each position ``(..., C)`` the sum, integers ``(...)``."""
+        return x.sum(dim=-1, dtype=torch.int32)
 
     def by_timestep(self, x: Tensor) -> list[int]:
         """Return the sum of each timestep of ``(T, B, ...)``."""
@@ -130,6 +134,10 @@ class NativeOperators(TorchOperators):
         """Return for each position ``(..., C)`` the sum and the number of values above 0, integers ``(...)``."""
         sums, nonzero = spikes.row_sums(x.view(-1, x.shape[-1]))
         return sums.view(x.shape[:-1]), nonzero.view(x.shape[:-1])
+
+    def sums(self, x: Tensor) -> Tensor:
+        """Return for each position ``(..., C)`` the sum, integers ``(...)``."""
+        return spikes.totals(x.view(-1, x.shape[-1])).view(x.shape[:-1])
 
     def by_timestep(self, x: Tensor) -> list[int]:
         """Return the sum of each timestep of ``(T, B, ...)``."""

@@ -59,6 +59,10 @@ Norm = Callable[[str, Products, Tensor], Affine]
 """Gives the normalisation of a product's currents: that of their own batch, or a fixed one."""
 
 
+_Arrivals = tuple[Tensor, Tensor | None]
+"""Sums and numbers of values above 0 at each position; the latter only where they are counted."""
+
+
 class Runner:
     """Runs stages of one supernet.
 
@@ -106,12 +110,12 @@ class Runner:
                 x = self._layer(f"stem.stages.{index}", stage, x, stage.width // divisor, norm, events)
             if index in self._pools:
                 x = self._do.pool(x)
-        arrivals = self._do.arrivals(x)
+        arrivals = self._arrivals(x, events)
         x = self._layer("stem.position", stage, x, stage.width, norm, events, arrivals, (x, arrivals[0]))
         return x.flatten(2, 3)
 
     def _attention(self, stage: Stage, x: Tensor, norm: Norm, events: Events | None) -> Tensor:
-        name, arrivals = f"blocks.{stage.block}.attention", self._do.arrivals(x)
+        name, arrivals = f"blocks.{stage.block}.attention", self._arrivals(x, events)
         if f"{name}.qkv" in self._products:
             fired = self._layer(f"{name}.qkv", stage, x, 3 * stage.width, norm, events, arrivals)
             q, k, v = apart(fired.view(-1, 3 * stage.width), 3).view(3, *x.shape)
@@ -129,7 +133,7 @@ class Runner:
         return self._layer(f"{name}.proj", stage, s, stage.width, norm, events, addend=(x, arrivals[0]))
 
     def _mlp(self, stage: Stage, x: Tensor, norm: Norm, events: Events | None) -> Tensor:
-        name, arrivals = f"blocks.{stage.block}", self._do.arrivals(x)
+        name, arrivals = f"blocks.{stage.block}", self._arrivals(x, events)
         hidden = self._layer(f"{name}.fc1", stage, x, stage.size, norm, events, arrivals)
         return self._layer(f"{name}.fc2", stage, hidden, stage.width, norm, events, addend=(x, arrivals[0]))
 
@@ -141,7 +145,7 @@ class Runner:
         n_out: int,
         norm: Norm,
         events: Events | None,
-        arrivals: tuple[Tensor, Tensor] | None = None,
+        arrivals: _Arrivals | None = None,
         addend: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Return the spikes of a layer, plus the addend if there is one.
@@ -153,16 +157,19 @@ class Runner:
             n_out: Outputs.
             norm: Gives the normalisation.
             events: Receives what happened, or None.
-            arrivals: Those of ``x`` by the operators, if they are known.
+            arrivals: Those of ``x``, if they are known.
             addend: Bytes like the output's, and their sums by position.
         """
         products = self._products[name]
-        arrivals = self._do.arrivals(x) if arrivals is None else arrivals
+        arrivals = self._arrivals(x, events) if arrivals is None else arrivals
         arrived = int(arrivals[0].sum(dtype=torch.int64))
         y = self._do.product(x, arrived, products, n_out)
         if events is not None:
             _count_layer(events, products, x, y, arrivals)
         return self._fire(name, stage, y, norm, events, addend)
+
+    def _arrivals(self, x: Tensor, events: Events | None) -> _Arrivals:
+        return self._do.arrivals(x) if events is not None else (self._do.sums(x), None)
 
     def _fire(
         self,
@@ -191,23 +198,25 @@ class Runner:
         events.fire(f"{name}.neuron", x.numel(), fired)
 
 
-def _count_layer(events: Events, products: Products, x: Tensor, y: Tensor, arrivals: tuple[Tensor, Tensor]) -> None:
+def _count_layer(events: Events, products: Products, x: Tensor, y: Tensor, arrivals: _Arrivals) -> None:
     """Count a layer, or the layers of one product, from what arrives at each position."""
     outputs, inside = y.numel() // products.parts, y.shape[-1] // products.parts
+    sums, nonzero = arrivals
+    assert nonzero is not None, "what is counted has been asked for"
     if products.kernel == 1:
         kind, synapses = "linear", x.shape[-1]
-        reached = [float(part.sum(dtype=torch.int64)) for part in arrivals]
+        reached = [float(part.sum(dtype=torch.int64)) for part in (sums, nonzero)]
     else:
         kind, synapses = "convolution", products.weight[0, : x.shape[-1]].numel()
         fan_out = _fan_out(x, products.kernel)
-        reached = [float((part.sum(dim=(0, 1)).double() * fan_out).sum()) for part in arrivals]
+        reached = [float((part.sum(dim=(0, 1)).double() * fan_out).sum()) for part in (sums, nonzero)]
     row = LayerOperations(
         kind,
         macs=outputs * synapses,
         accumulates=reached[0] * inside,
         nonzero=reached[1] * inside,
         inputs=x.numel(),
-        events=int(arrivals[1].sum(dtype=torch.int64)),
+        events=int(nonzero.sum(dtype=torch.int64)),
         outputs=outputs,
         weights=inside * synapses,
     )

@@ -118,9 +118,60 @@ def test_memory_of_the_dense_networks_by_hand():
 
 
 def test_break_even_is_never_where_silence_already_costs_more_and_always_where_spikes_are_free():
-    assert compare(network(), load_energy_model("spikingjelly")).break_even_rate >= 0
     values = {"title": "t", "source": "s", "checked": "measured", "operations": {"mac": 1, "accumulate": 0}}
     free = compare(network(), parse_energy_model("own", values, "own"))
     assert free.break_even_rate == math.inf
+    silent = {**values, "operations": {"mac": 1, "accumulate": 0, "neuron": 1e6}}
+    assert compare(network(), parse_energy_model("own", silent, "own")).break_even_rate == 0.0
     neurons = {**values, "operations": {"mac": 1, "accumulate": 0.1, "neuron": 1e6}}
     assert compare(network(), parse_energy_model("own", neurons, "own")).break_even_rate == 0.0
+
+
+@pytest.mark.parametrize("name", ["strict", "spikingjelly"])
+def test_break_even_is_undefined_where_integers_make_a_layer_multiply(name):
+    counts = network()
+    assert compare(counts, load_energy_model(name)).break_even_rate is not None, "all layers are binary"
+    row = counts.layers["second"]
+    counts.layers["second"] = replace(row, accumulates=2 * row.accumulates)
+    assert compare(counts, load_energy_model(name)).break_even_rate is None
+
+
+def thinned(counts, scale, scores, mix):
+    """Return counts with all spikes thinned out by a scale, products by the scales given."""
+    scales = {"scores": scores, "mix": mix}
+    layers = {
+        name: replace(
+            row,
+            accumulates=row.accumulates * scales.get(name, scale),
+            nonzero=row.nonzero * scales.get(name, scale),
+            events=row.events * scale,
+        )
+        for name, row in counts.layers.items()
+    }
+    neurons = {
+        name: replace(row, spikes=tuple(s * scale for s in row.spikes)) for name, row in counts.neurons.items()
+    }
+    return OperationCounts(layers, neurons, counts.images)
+
+
+@pytest.mark.parametrize("name", ["sop45", "nonzero", "fp16", "int8", "loihi", "memory"])
+@pytest.mark.parametrize("rate", [0.02, 0.1, 0.9])
+def test_break_even_takes_coincidences_in_proportion_and_so_bounds_the_true_one(name, rate):
+    counts, model = network(rate), load_energy_model(name)
+    macs = 10**5 * 4 * 2
+    counts.layers["scores"] = LayerOperations("product", False, macs, rate**2 * macs, rate**2 * macs, 16000, 0, 8000)
+    counts.layers["mix"] = LayerOperations("product", False, macs, rate**3 * macs, rate**3 * macs, 16000, 0, 8000)
+    result = compare(counts, model)
+    assert result.break_even_rate > 0
+    scale = result.break_even_rate / result.rate
+    linear = energy_mj(thinned(counts, scale, scale, scale), model)
+    true = energy_mj(thinned(counts, scale, scale**2, scale**3), model)
+    assert linear == pytest.approx(result.quantised_mj)
+    assert (true < linear) == (scale < 1)
+
+
+def test_there_is_no_ratio_to_a_network_that_costs_nothing():
+    values = {"title": "t", "source": "s", "checked": "measured", "operations": {"mac": 0, "accumulate": 0}}
+    result = compare(network(), parse_energy_model("own", values, "own"))
+    with pytest.raises(ArithmeticError, match="the quantised network costs nothing under this energy model"):
+        _ = result.qnn_ratio

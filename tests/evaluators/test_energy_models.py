@@ -93,6 +93,7 @@ def test_a_model_of_few_keys_has_the_default_rules():
             {"operations": {"mac": 3, "accumulate": 1, "add": 1}},
             r"\[operations\] unknown keys \['add'\]; known ones are \['accumulate', 'mac', 'neuron', 'spike'\]",
         ),
+        ({"operations": {"mac": 10**400, "accumulate": 1}}, "operations.mac must be a number that is not beyond all"),
         ({"operations": 3}, "operations must be a table, got 3"),
         ({"colour": "red"}, r"mine.toml: unknown keys \['colour'\]"),
         ({"title": " "}, "title must be a text, got ' '"),
@@ -143,3 +144,12 @@ def test_a_file_must_not_hide_a_shipped_model(tmp_path):
     path.write_bytes((FOLDER / "sop45.toml").read_bytes())
     with pytest.raises(InputError, match=r"sop45 is a model that comes with Spikefront; give .* another name"):
         load_energy_model(str(path))
+
+
+def test_a_file_that_was_edited_is_read_anew(tmp_path):
+    path = tmp_path / "board.toml"
+    text = 'title = "t"\nsource = "s"\nchecked = "measured"\n[operations]\nmac = 2\naccumulate = 1\n'
+    path.write_text(text, encoding="utf-8")
+    assert load_energy_model(str(path)).operations.mac == 2
+    path.write_text(text.replace("mac = 2", "mac = 3"), encoding="utf-8")
+    assert load_energy_model(str(path)).operations.mac == 3

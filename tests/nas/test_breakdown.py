@@ -3,16 +3,33 @@
 import io
 import json
 import re
+import shutil
+import tomllib
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from fakes import METRICS, write_recipe
 
 import nas
-from evaluators import compare, energy_mj, energy_model_names, load_energy_model
+from evaluators import (
+    UNDER_MODELS,
+    build_evaluators,
+    compare,
+    energy_mj,
+    energy_model_names,
+    load_energy_model,
+    parse_energy_model,
+)
+from nas.config import MODEL_METRICS
 from nas.energy import front_energy_figure, layers_figure, layers_frame, load_models, models_frame, shares_figure
+from nas.folder import RUN
+from nas.report import write_report
+from nas.scoring import Scorer
+from spaces import InputError
 
 MODELS = load_models()
+BOARD = 'title = "t"\nsource = "s"\nchecked = "measured"\n[operations]\nmac = 9.2\naccumulate = 1.8\n'
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +136,8 @@ def test_the_table_shows_layers_and_models(command, finished, counted, tmp_path)
     picture = tmp_path / "energy.html"
     code, out, err = command("energy", finished.folder, key, "--model", "sop45", "--html", picture)
     assert (code, err) == (0, "")
-    assert out.startswith(f"{key}: microjoules per image by layer, over 60 validation images")
+    assert out.startswith(f"{key}: millijoules per image by model, over 60 validation images")
+    assert f"{key}: microjoules per image by layer" in out
     for name in (*counts.layers, *counts.neurons):
         assert name in out
     assert "break_even_rate" in out
@@ -143,8 +161,11 @@ def test_a_model_of_the_user_is_shown_by_the_name_of_its_file(command, finished,
     [
         (["nothing"], "a key must name one evaluated architecture, but 'nothing' names 0"),
         (["", "--model", "speed"], "an energy model is one of"),
+        (["", "--model", "sop45", "--model", "sop45"], "energy models must differ in name, got sop45 more than once"),
+        (["", "--html", "none/x.html"], "--html must be a file in a folder that exists, got none/x.html"),
+        (["", "--html", "/proc"], "--html must be a file in a folder that exists, got /proc"),
     ],
-    ids=["key", "model"],
+    ids=["key", "model", "twice", "folder", "a folder"],
 )
 def test_wrong_input_of_the_command_is_one_line(arguments, text, command, finished):
     code, out, err = command("energy", finished.folder, *arguments)
@@ -154,7 +175,182 @@ def test_wrong_input_of_the_command_is_one_line(arguments, text, command, finish
     assert len(err.splitlines()) == 1
 
 
+def test_a_picture_that_cannot_be_written_is_one_line(command, finished, counted):
+    (key,) = counted
+    code, _, err = command("energy", finished.folder, key, "--model", "sop45", "--html", "/proc/energy.html")
+    assert code == 2
+    assert err.startswith("error: the picture must be writable, but /proc/energy.html")
+
+
+def test_two_files_of_one_name_are_refused(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "board.toml").write_text(BOARD, encoding="utf-8")
+    with pytest.raises(InputError, match="energy models must differ in name, got board more than once"):
+        load_models([str(tmp_path / "a/board.toml"), str(tmp_path / "b/board.toml")])
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no kernel"), MemoryError(), ValueError("shape"), OverflowError("x")])
+def test_what_the_engine_raises_is_wrong_input_and_no_end_of_a_report(error, finished, copied, monkeypatch):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(Scorer, "outcomes", fail)
+    with pytest.raises(InputError, match=f"operations cannot be counted: {type(error).__name__}"):
+        finished.operations([finished.front()["key"][0]])
+    page = write_report(nas.Run(copied)).read_text(encoding="utf-8")
+    assert f"It cannot be counted: operations cannot be counted: {type(error).__name__}" in page
+
+
+def test_a_model_without_a_ratio_still_has_its_row(counts):
+    free = parse_energy_model("free", tomllib.loads(BOARD) | {"operations": {"mac": 0, "accumulate": 0}}, "free")
+    frame = models_frame(counts, [free])
+    assert frame["qnn_ratio"].isna().all()
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120])
+def test_the_tables_of_all_models_fit_a_screen(columns, command, finished, counted, monkeypatch):
+    ((key, counts),) = counted.items()
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    code, out, _ = command("energy", finished.folder, key)
+    assert code == 0
+    text = re.sub(r"\x1b\[[0-9;]*m", "", out)
+    table = [line for line in text.splitlines() if line[:1] in "┏┃┡│└"]
+    assert max(map(len, table)) <= columns
+    assert "…" not in text
+    for name in (*energy_model_names(), *counts.layers, *counts.neurons, "break_even_rate", "sop45"):
+        assert name in text
+    assert text.index("millijoules per image by model") < text.index("microjoules per image by layer")
+    assert "for want of width without convolution, linear, product, neuron" in text
+    assert text.rindex("for want of width without") > text.index("microjoules per image by layer")
+    assert ", strict; choose by --model" in text
+
+
+def test_what_is_no_screen_gets_tables_without_dots(command, finished, counted):
+    (key,) = counted
+    code, out, _ = command("energy", finished.folder, key)
+    assert code == 0
+    assert "…" not in out
+
+
+def test_values_that_come_and_go_stand_in_the_frame(counts):
+    frame = layers_frame(counts, []).set_index("layer")
+    for name, row in counts.layers.items():
+        found = frame.loc[name, ["inputs", "events", "outputs"]] * counts.images
+        assert found.tolist() == pytest.approx([row.inputs, row.events, row.outputs])
+        assert frame.loc[name, "weights"] == row.weights
+
+
 # Energies under models as objectives
+
+
+@pytest.fixture(scope="module")
+def owning(tmp_path_factory):
+    """Folder with a recipe under a model of one's own, its file, and its run."""
+    folder = tmp_path_factory.mktemp("owning")
+    (folder / "board.toml").write_text(BOARD, encoding="utf-8")
+    metrics = 'metrics = ["accuracy", "energy_mj", "energy_mj:board.toml"]'
+    recipe = write_recipe(folder, (METRICS, metrics), ("epochs = 2", "epochs = 1"))
+    recipe.write_text(
+        recipe.read_text().replace("[search]", '[search]\nobjectives = ["accuracy", "energy_mj:board"]')
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SPIKEFRONT_DATA", raising=False)
+        nas.search(recipe, folder / "run", search={"evaluations": 6, "baseline": False})
+    return folder
+
+
+@pytest.fixture
+def own(owning, tmp_path):
+    """A copy of it, to be changed; the paths in the run are those of the original, which is not there."""
+    folder = Path(shutil.copytree(owning, tmp_path / "own"))
+    values = json.loads((folder / "run" / RUN).read_text())
+    values["recipe"]["metrics"] = ["accuracy", "energy_mj", f"energy_mj:{folder / 'board.toml'}"]
+    (folder / "run" / RUN).write_text(json.dumps(values))
+    return folder
+
+
+def test_a_run_owns_its_models(own, command):
+    values = json.loads((own / "run" / RUN).read_text())
+    assert values["energy_models"] == {"board": tomllib.loads(BOARD)}
+    expected = nas.Run(own / "run").front()
+    (own / "board.toml").unlink()
+    run = nas.Run(own / "run")
+    assert [model.name for model in run.energy_models] == ["board", "sop45"]
+    pd.testing.assert_frame_equal(run.front(), expected)
+    key = expected["key"][0]
+    assert command("front", run.folder)[0] == 0
+    assert command("report", run.folder)[0] == 0
+    code, out, _ = command("energy", run.folder, key, "--summary", "-f", "csv")
+    assert code == 0
+    frame = pd.read_csv(io.StringIO(out)).set_index("model")
+    assert frame.index.tolist() == ["board", *energy_model_names()]
+    assert frame.loc["board", "energy_mj"] == pytest.approx(expected["energy_mj:board"][0])
+    assert command("energy", run.folder, key, "--model", "board")[0] == 0
+    again = nas.search(own / "tiny.toml", own / "run", search={"evaluations": 7, "baseline": False})
+    frame = again.evaluations()
+    assert len(frame) == 7
+    assert frame["energy_mj:board"].tolist() == pytest.approx((2 * frame["energy_mj"]).tolist())
+
+
+def test_an_edited_model_changes_no_run_and_is_refused_for_going_on(own, snapshot):
+    (own / "board.toml").write_text(BOARD.replace("9.2", "7.5"), encoding="utf-8")
+    run = nas.Run(own / "run")
+    assert run.energy_models[0].operations.mac == 9.2
+    before = snapshot(own / "run")
+    text = (
+        r"differs in energy_models.board.operations.mac \(9.2 there, 7.5 here\).*goes on with the copy that it keeps"
+    )
+    with pytest.raises(InputError, match=text):
+        nas.search(own / "tiny.toml", own / "run", search={"evaluations": 7, "baseline": False})
+    assert snapshot(own / "run") == before
+
+
+def test_a_run_from_before_runs_owned_their_models_still_opens(own):
+    values = json.loads((own / "run" / RUN).read_text())
+    del values["energy_models"]
+    (own / "run" / RUN).write_text(json.dumps(values))
+    assert nas.Run(own / "run").energy_models[0].operations.mac == 9.2
+    nas.search(own / "tiny.toml", own / "run", search={"evaluations": 6, "baseline": False})
+    assert json.loads((own / "run" / RUN).read_text())["energy_models"] == {"board": tomllib.loads(BOARD)}
+
+
+def test_the_first_view_of_a_report_is_the_model_of_the_objective(own):
+    page = (own / "run" / "report.html").read_text(encoding="utf-8")
+    assert page.index('"label":"board"') < page.index('"label":"sop45"') < page.index('"label":"memory"')
+
+
+def test_a_file_given_from_python_is_relative_to_the_working_directory(recipe, tmp_path, monkeypatch):
+    (tmp_path / "board.toml").write_text(BOARD, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    config = nas.load_recipe(recipe).changed(run={"metrics": ["accuracy", "energy_mj:board.toml", "mine:a.toml"]})
+    assert config.metrics == ("accuracy", f"energy_mj:{tmp_path / 'board.toml'}", "mine:a.toml")
+
+
+def test_metrics_under_models_are_those_of_the_evaluators():
+    assert set(MODEL_METRICS) == set(UNDER_MODELS)
+
+
+@pytest.mark.parametrize("metric", ["energy_mj", "qnn_ratio", "energy_mj:strict"])
+def test_a_model_is_no_option(metric):
+    with pytest.raises(InputError, match=rf"{metric} has the options \[\], got \['model'\]"):
+        build_evaluators([metric], {metric: {"model": "memory"}})
+
+
+def test_two_models_of_one_name_in_a_recipe_are_refused(recipe, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "board.toml").write_text(BOARD, encoding="utf-8")
+    metrics = [
+        "accuracy",
+        "energy_mj",
+        f"energy_mj:{tmp_path / 'a/board.toml'}",
+        f"qnn_ratio:{tmp_path / 'b/board.toml'}",
+    ]
+    with pytest.raises(InputError, match=r"energy models must differ in name, but .*are 'board'"):
+        nas.train(recipe, tmp_path / "run", run={"metrics": metrics})
 
 
 def test_a_search_for_energy_under_a_model_of_ones_own_keeps_its_columns(tmp_path, command):

@@ -148,6 +148,21 @@ def test_the_energy_of_the_front_stands_in_bars_of_kinds(page, finished):
         assert f'"{name}"' in script
 
 
+def test_a_long_front_is_counted_in_part_and_says_so(finished, copied, monkeypatch):
+    monkeypatch.setattr("nas.report._ENERGY_MEMBERS", 2)
+    monkeypatch.setattr("nas.report._ENERGY_IMAGES", 20)
+    keys, asked = finished.front()["key"].tolist(), []
+    assert len(keys) > 2
+    operations = nas.Run.operations
+    monkeypatch.setattr(
+        nas.Run, "operations", lambda run, keys, *images: asked.append(keys) or operations(run, keys, *images)
+    )
+    text = " ".join(Page(write_report(nas.Run(copied)).read_text(encoding="utf-8")).text)
+    assert asked == [[keys[0], keys[-1]]]
+    assert f"2 of {len(keys)} members, spread over the front" in text
+    assert "first 20 validation images, after calibration on 20 training images" in text
+
+
 def test_a_front_without_its_supernet_says_why_there_are_no_bars(copied):
     for path in copied.glob("supernet*"):
         path.unlink()
