@@ -7,6 +7,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 typedef @SCALAR@ scalar;
 typedef @INTEGER@ integer; /* as wide as a scalar */
@@ -50,6 +53,30 @@ ALWAYS void store(stored *to, real value, int n) {
   if (n == LANES) memcpy(to, &narrowed, sizeof narrowed);
   else memcpy(to, &narrowed, (size_t)n * sizeof(stored));
 }
+
+/* The same past the caches, where a result is larger than they are: its old content is then not read first. */
+#define FAR_BYTES (8 << 20)
+ALWAYS void store_far(stored *to, real value, int n, int far) {
+#if defined(__AVX512F__)
+  if (far && n == LANES && ((uintptr_t)to & (sizeof(stored_vector) - 1)) == 0) {
+    const stored_vector narrowed = narrow(value);
+#if @IS_BFLOAT16@
+    _mm256_stream_si256((__m256i *)to, (__m256i)narrowed);
+#else
+    _mm512_stream_si512((__m512i *)to, (__m512i)narrowed);
+#endif
+    return;
+  }
+#endif
+  (void)far;
+  store(to, value, n);
+}
+ALWAYS void finish_far(void) {
+#if defined(__AVX512F__)
+  _mm_sfence();
+#endif
+}
+
 ALWAYS real load_real(const scalar *from, int n) {
   real value = {0};
   if (n == LANES) memcpy(&value, from, sizeof value);
@@ -126,7 +153,7 @@ ALWAYS real current(const stored *x, const scalar *scale, const scalar *shift, i
 ALWAYS void forward_chunk(const stored *restrict x, int64_t step, const scalar *restrict scale,
                           const scalar *restrict shift, const double *restrict k, stored *restrict spikes,
                           uint8_t *restrict bytes, const uint8_t *addend, int64_t T, int64_t size, int64_t i,
-                          int64_t c0, mask *fired, const int affine, const int n) {
+                          int64_t c0, mask *fired, int far, const int affine, const int n) {
   @CONSTANTS@
   @DECLARE_STATES@
   for (int64_t t = 0; t < T; t++) {
@@ -141,7 +168,7 @@ ALWAYS void forward_chunk(const stored *restrict x, int64_t step, const scalar *
       if (WIDTH < LANES) out &= inside(WIDTH); /* lanes beyond the end may fire where a threshold is not above 0 */
       *fired += out;
       if (addend) out += load_bytes(addend + at, WIDTH);
-      if (spikes) store(spikes + at, __builtin_convertvector(out, real), WIDTH);
+      if (spikes) store_far(spikes + at, __builtin_convertvector(out, real), WIDTH, far);
       if (bytes) store_bytes(bytes + at, out, WIDTH);
     }
   }
@@ -154,12 +181,13 @@ int64_t neuron_forward(const stored *x, int64_t step, const scalar *scale, const
                        int64_t lo, int64_t hi) {
   int64_t count = 0;
   mask fired = {0};
+  const int far = T * size * (int64_t)sizeof(stored) >= FAR_BYTES;
   for (int64_t i = lo, unread = 0; i < hi;) {
     const int64_t c = i % C;
     int64_t n = C - c < hi - i ? C - c : hi - i;
     if (n > CHUNK) n = CHUNK;
 #define FORWARD(affine, n) \
-  forward_chunk(x, step, scale, shift, k, spikes, bytes, addend, T, size, i, c, &fired, affine, n)
+  forward_chunk(x, step, scale, shift, k, spikes, bytes, addend, T, size, i, c, &fired, far, affine, n)
     if (n == CHUNK) scale ? FORWARD(1, CHUNK) : FORWARD(0, CHUNK);
     else scale ? FORWARD(1, (int)n) : FORWARD(0, (int)n);
     i += n;
@@ -170,6 +198,7 @@ int64_t neuron_forward(const stored *x, int64_t step, const scalar *scale, const
       unread = 0;
     }
   }
+  finish_far();
   return count;
 }
 
@@ -178,7 +207,7 @@ ALWAYS void backward_chunk(const stored *restrict x, int64_t step, const scalar 
                            const scalar *restrict shift, const scalar *restrict centre, const double *restrict k,
                            const stored *restrict g, void *restrict gx, real *restrict kept, scalar *restrict sums,
                            double *restrict gk, int64_t T, int64_t size, int64_t C, int64_t i, int64_t c0,
-                           const int affine, const int learned, const int n) {
+                           int far, const int affine, const int learned, const int n) {
   @CONSTANTS@
   {
     @DECLARE_STATES@
@@ -219,7 +248,7 @@ ALWAYS void backward_chunk(const stored *restrict x, int64_t step, const scalar 
       }
       if (step == 0) total[j] += gx_;
       else if (affine) store_real((scalar *)gx + at, gx_, WIDTH);
-      else store((stored *)gx + at, gx_, WIDTH);
+      else store_far((stored *)gx + at, gx_, WIDTH, far);
     }
   }
   EACH_VECTOR {
@@ -246,6 +275,7 @@ int neuron_backward(const stored *x, int64_t step, const scalar *scale, const sc
     free(sums);
     return 1;
   }
+  const int far = T * size * (int64_t)sizeof(stored) >= FAR_BYTES;
   for (int64_t b = first; b < last; b++) {
     const int64_t lo = b * block, hi = lo + block < size ? lo + block : size;
     double *gk = learned_sums ? learned_sums + b * @N_CONSTANTS@ : NULL;
@@ -255,7 +285,7 @@ int neuron_backward(const stored *x, int64_t step, const scalar *scale, const sc
       int64_t n = C - c < hi - i ? C - c : hi - i;
       if (n > CHUNK) n = CHUNK;
 #define BACKWARD(affine, learned, n) \
-  backward_chunk(x, step, scale, shift, centre, k, g, gx, kept, sums, gk, T, size, C, i, c, affine, learned, n)
+  backward_chunk(x, step, scale, shift, centre, k, g, gx, kept, sums, gk, T, size, C, i, c, far, affine, learned, n)
       if (gk) scale ? BACKWARD(1, 1, (int)n) : BACKWARD(0, 1, (int)n);
       else if (n == CHUNK) scale ? BACKWARD(1, 0, CHUNK) : BACKWARD(0, 0, CHUNK);
       else scale ? BACKWARD(1, 0, (int)n) : BACKWARD(0, 0, (int)n);
@@ -266,6 +296,7 @@ int neuron_backward(const stored *x, int64_t step, const scalar *scale, const sc
   }
   free(kept);
   free(sums);
+  finish_far();
   return 0;
 }
 
