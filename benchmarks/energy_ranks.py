@@ -20,7 +20,7 @@ from measure import save, start
 from scipy.stats import kendalltau
 
 import nas
-from evaluators import compare, energy_mj, energy_model_names, load_energy_model
+from evaluators import Sense, compare, energy_mj, energy_model_names, load_energy_model
 from nas.results import non_dominated
 from nas.scoring import Scorer, build_job
 from spaces import Architecture
@@ -48,9 +48,9 @@ def main() -> None:
     energies = {m.name: np.array([energy_mj(o.operations, m) for o in outcomes]) for m in models}
     names = list(energies)
     taus = {f"{a} {b}": float(kendalltau(energies[a], energies[b]).statistic) for a, b in combinations(names, 2)}
-    senses = {"accuracy": "max", "energy": "min"}
+    senses: dict[str, Sense] = {"accuracy": "max", "energy": "min"}
     fronts = {
-        name: set(np.flatnonzero(non_dominated(np.column_stack([accuracy, values]), senses)))  # type: ignore[arg-type]
+        name: set(np.flatnonzero(non_dominated(np.column_stack([accuracy, values]), senses)))
         for name, values in energies.items()
     }
     print(f"{len(architectures)} architectures, {len(job.splits['validation'])} images; Kendall's tau")

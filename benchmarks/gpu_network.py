@@ -237,6 +237,18 @@ def first_step(network: Spikformer, images: Tensor) -> Step:
     return Step(loss.item(), torch.cat([gradient.double().flatten().cpu() for gradient in gradients]))
 
 
+def compared_step(
+    space: SearchSpace,
+    architecture: Architecture,
+    images: Tensor,
+    executor: str,
+    device: torch.device | str,
+    dtype: torch.dtype = torch.float32,
+) -> Step:
+    """Return the first training step of the same network by an executor, on a device, in a type."""
+    return first_step(lively(space, executor, architecture).to(device, dtype), images)
+
+
 def training_errors(bench: Bench) -> int:
     """Compare fused training on the device with plain layers there and on the CPU; return how many are wrong."""
     wrong = 0
@@ -245,10 +257,7 @@ def training_errors(bench: Bench) -> int:
             break
         images = pictures(space, 16)
 
-        def step(executor: str, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Step:
-            network = lively(space, executor, architecture).to(device, dtype)  # noqa: B023  # called in this round
-            return first_step(network, images)  # noqa: B023
-
+        step = partial(compared_step, space, architecture, images)
         plain = step("reference", "cpu")
         limit = step("reference", "cpu", torch.float64).distance(plain)
         bench.add("training errors", what=what, T=architecture.timesteps, who="CPU, double precision", **limit)

@@ -132,7 +132,7 @@ def opponents(bench: Bench) -> dict[str, Callable[[Tensor], Tensor]]:
     logging.getLogger("spikingjelly").setLevel(logging.WARNING)
     try:
         from spikingjelly.activation_based import neuron as theirs  # noqa: PLC0415  # only this comparison needs it
-        from spikingjelly.activation_based import surrogate  # noqa: PLC0415
+        from spikingjelly.activation_based import surrogate  # noqa: PLC0415  # as above
     except Exception as error:  # whatever an import runs into
         bench.note(f"SpikingJelly cannot be imported: {error}")
         return {}
@@ -171,7 +171,7 @@ def from_rest(node: Any) -> Callable[[Tensor], Tensor]:
 def their_choice(device: torch.device) -> str:
     """Return what SpikingJelly 2.0 says it runs."""
     try:
-        from spikingjelly._ops import lif  # noqa: PLC0415
+        from spikingjelly._ops import lif  # noqa: PLC0415  # private to version 2.0, absent elsewhere
 
         return str(lif._selection.diagnostics(device))
     except Exception as error:  # private, and only told

@@ -23,8 +23,10 @@ from measure import interleaved, save, start
 from public_spikformer import PublicSpikformer
 from torch import Tensor, nn
 
+import nas
 from spaces import Architecture, Layer, SearchSpace, Skeleton, load_space
 from supernet.calibrate import calibrate
+from supernet.data import Normalise
 from supernet.engine import PRECISIONS, Engine
 from supernet.extract import extract
 from supernet.spikformer import Spikformer, build_supernet
@@ -166,9 +168,6 @@ def _supernet(run: Path | None) -> tuple[Spikformer, SearchSpace, list[Tensor], 
         supernet = build_supernet(space, 0)
         calibration = [torch.randn(64, 3, 32, 32) for _ in range(2)]
         return supernet.eval(), space, calibration, torch.randn(128, 3, 32, 32)
-    import nas  # noqa: PLC0415
-    from supernet.data import Normalise  # noqa: PLC0415
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loaded = nas.Run(run)

@@ -6,8 +6,7 @@ Formulas and units are in docs/energy.md. BatchNorm (folded into weights) and bi
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from evaluators.base import Candidate, Sense
@@ -129,14 +128,12 @@ class UnderModel:
     """
 
     model: str | EnergyModel | None = None
+    energy_model: EnergyModel = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self.energy_model  # noqa: B018  (a wrong one is refused at once)
-
-    @cached_property
-    def energy_model(self) -> EnergyModel:
-        """The model itself."""
-        return self.model if isinstance(self.model, EnergyModel) else load_energy_model(self.model or DEFAULT_MODEL)
+        given = self.model
+        found = given if isinstance(given, EnergyModel) else load_energy_model(given or DEFAULT_MODEL)
+        object.__setattr__(self, "energy_model", found)
 
     def _metric(self, metric: str) -> str:
         return metric if self.model is None else f"{metric}:{self.energy_model.name}"

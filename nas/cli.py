@@ -265,7 +265,7 @@ def _print_energy(key: str, images: int, layers: pd.DataFrame, compared: pd.Data
     if set(kinds) & set(dropped):  # a part of the kinds would pass for all of them
         shown, dropped = _fitting(compared[[name for name in compared.columns if name in first]], first)
         dropped = [*kinds, *dropped]
-    _print_frame(shown, Format.TABLE, missing="–")  # noqa: RUF001
+    _print_frame(shown, Format.TABLE, missing="\N{EN DASH}")
     _say_dropped(dropped, "see all with --summary -f csv")
     if summary:
         return
@@ -348,5 +348,5 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)  # noqa: T201
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         sys.exit(2)

@@ -342,8 +342,9 @@ def _follow_layers(network: Spikformer, clock: _Clock, graph: _Graph | None = No
         for product in (attention.scores, attention.mix):
             follow(product, ATTENTION, ATTENTION)
         follow(attention, ATTENTION)
-        for part in (block.fc1, block.fc2):
-            follow(part, LINEAR)  # type: ignore[arg-type]  # modules of a block
+        hidden: Any = (block.fc1, block.fc2)
+        for part in hidden:
+            follow(part, LINEAR)
         follow(block, REST)
 
 
@@ -369,13 +370,13 @@ def _follow_fused(network: Spikformer, clock: _Clock) -> None:
 
     for module in network.modules():
         if isinstance(module, ConvNeuron | LinearNeuron):
-            neuron = module.neuron
-            neuron.constant_list = clock.beginning(NEURON, neuron.constant_list)  # type: ignore[method-assign]
+            neuron: Any = module.neuron  # of a copy, whose methods may be replaced
+            neuron.constant_list = clock.beginning(NEURON, neuron.constant_list)
         if isinstance(module, LinearNeuron):
-            neuron.compiled = asked(neuron, LINEAR, follow=False)  # type: ignore[method-assign]
+            neuron.compiled = asked(neuron, LINEAR, follow=False)
     for block in network.blocks:
-        neuron = block.attention.neuron  # type: ignore[assignment,union-attr]  # as the block declares it
-        neuron.compiled = asked(neuron, ATTENTION, follow=True)  # type: ignore[method-assign]
+        attention: Any = block.attention
+        attention.neuron.compiled = asked(attention.neuron, ATTENTION, follow=True)
 
 
 def _follow_engine(engine: Engine, supernet: Spikformer, clock: _Clock) -> None:
@@ -392,7 +393,7 @@ def _follow_engine(engine: Engine, supernet: Spikformer, clock: _Clock) -> None:
         )
     for neuron in supernet.modules():
         if isinstance(neuron, SpikingNeuron):  # asked for its constants before it normalises and fires
-            neuron.constant_list = clock.beginning(NEURON, neuron.constant_list)  # type: ignore[method-assign]
+            vars(neuron)["constant_list"] = clock.beginning(NEURON, neuron.constant_list)
     operators.fire, operators.fire_attention = map(clock.ending, (operators.fire, operators.fire_attention))
     operators.attend, operators.pool = clock.timed(ATTENTION, operators.attend), clock.timed(POOLING, operators.pool)
-    engine._head = clock.timed(HEAD, engine._head)  # type: ignore[method-assign]
+    vars(engine)["_head"] = clock.timed(HEAD, engine._head)

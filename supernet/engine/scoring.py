@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -85,12 +86,13 @@ class Engine:
     def __init__(
         self, supernet: Spikformer, precision: str = "exact", executor: str = "auto", memory: int = MEMORY
     ) -> None:
-        self._supernet, self._executor, self._memory = supernet, executor, memory
+        self._supernet, self._memory = supernet, memory
         self._products = products_of(supernet, precision)
         self._device = supernet.head.weight.device
         self._operators = choose_operators(self._device, executor, precision)
-        neurons = [block.attention.neuron for block in supernet.blocks]  # type: ignore[union-attr]
-        self._runner = Runner(self._products, self._operators, supernet.stem.pools, neurons)  # type: ignore[arg-type]
+        blocks: Iterable[Any] = supernet.blocks  # torch types the members of a list of modules as any module
+        neurons = [block.attention.neuron for block in blocks]
+        self._runner = Runner(self._products, self._operators, supernet.stem.pools, neurons)
 
     @torch.no_grad()
     def score(
@@ -118,7 +120,7 @@ class Engine:
         distinct = list(dict.fromkeys(architectures))
         prefixes = [stages_of(architecture) for architecture in distinct]
         batches = self._batches(calibration)
-        statistics: dict[Prefix, dict[str, Statistics]] = {}
+        statistics: dict[Prefix, _Calibrated] = {}
         self._calibrate(prefixes, 0, batches, statistics, self._memory)
         logits: dict[Prefix, list[Tensor]] = {prefix: [] for prefix in prefixes}
         events: dict[Prefix, Events] = {}
@@ -144,7 +146,7 @@ class Engine:
         prefixes: list[Prefix],
         level: int,
         batches: list[Tensor],
-        statistics: dict[Prefix, dict[str, Statistics]],
+        statistics: dict[Prefix, _Calibrated],
         memory: int,
     ) -> None:
         """Fill in the statistics of all prefixes that go on from the same ``level`` stages; empties ``batches``."""
@@ -169,14 +171,14 @@ class Engine:
         prefixes: list[Prefix],
         level: int,
         x: Tensor,
-        statistics: dict[Prefix, dict[str, Statistics]],
+        statistics: dict[Prefix, _Calibrated],
         logits: dict[Prefix, list[Tensor]],
         events: dict[Prefix, Events] | None,
     ) -> None:
         """Run all prefixes that go on from ``x``, the output of the same ``level`` stages; count into ``events``."""
         for group in _by_stage(prefixes, level):
             prefix = group[0][: level + 1]
-            norm = _Fixed(statistics[prefix])
+            norm = statistics[prefix]
             counts = None if events is None else events.setdefault(prefix, Events())
             after = self._runner.run(prefix[-1], x, norm, counts)
             further = [other for other in group if len(other) > level + 1]
@@ -227,11 +229,9 @@ class Engine:
         return run
 
     @torch.no_grad()
-    def _statistics(
-        self, architecture: Architecture, calibration: Iterable[Tensor]
-    ) -> dict[Prefix, dict[str, Statistics]]:
+    def _statistics(self, architecture: Architecture, calibration: Iterable[Tensor]) -> dict[Prefix, _Calibrated]:
         self._supernet.check_fit(architecture)
-        found: dict[Prefix, dict[str, Statistics]] = {}
+        found: dict[Prefix, _Calibrated] = {}
         with exact_products(self._device):
             self._calibrate([stages_of(architecture)], 0, self._batches(calibration), found, self._memory)
         return found
@@ -247,7 +247,7 @@ class Engine:
         found = self._statistics(architecture, calibration)
         merged: dict[str, Statistics] = {}
         for level in range(len(prefix)):
-            for name, row in found[prefix[: level + 1]].items():
+            for name, row in found[prefix[: level + 1]].rows.items():
                 merged |= _by_layer(self._products[name], row)
         return merged
 
@@ -308,23 +308,28 @@ class _Averages:
         self._batches[name] += 1
         return _affine(products, mean, variance)
 
-    def result(self) -> dict[str, Statistics]:
-        """Return the averages by product."""
-        return {
-            name: Statistics(m / self._batches[name], v / self._batches[name]) for name, (m, v) in self._sums.items()
-        }
+    def result(self) -> _Calibrated:
+        """Return the normalisation by the averages of all batches."""
+        batches = self._batches
+        return _Calibrated({n: Statistics(m / batches[n], v / batches[n]) for n, (m, v) in self._sums.items()})
 
 
-class _Fixed:
-    """Normalises by statistics of calibration."""
+class _Calibrated:
+    """Normalises by statistics of calibration, which every pass over scored images shares.
 
-    def __init__(self, statistics: dict[str, Statistics]) -> None:
-        self._statistics = statistics
+    Args:
+        rows: Statistics by product.
+    """
+
+    def __init__(self, rows: dict[str, Statistics]) -> None:
+        self.rows = rows
+        self._affines: dict[str, Affine] = {}
 
     def __call__(self, name: str, products: Products, y: Tensor) -> Affine:
         del y
-        row = self._statistics[name]
-        return _affine(products, row.mean, row.variance)
+        if name not in self._affines:
+            self._affines[name] = _affine(products, self.rows[name].mean, self.rows[name].variance)
+        return self._affines[name]
 
 
 def in_turns(architectures: Iterable[Architecture]) -> Iterator[Architecture]:

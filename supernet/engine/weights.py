@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +82,7 @@ def products_of(network: Spikformer, precision: str) -> dict[str, Products]:
     """
     found: dict[str, Products] = {}
 
-    def add(name: str, modules: dict[str, ConvNeuron | LinearNeuron], analog: bool = False) -> None:
+    def add(name: str, modules: dict[str, nn.Module], analog: bool = False) -> None:
         layers = {key: _layer(module) for key, module in modules.items()}
         weights = [
             _rounded(layer.weight.detach(), "exact" if analog else precision) for layer, _, _ in layers.values()
@@ -108,7 +109,7 @@ def products_of(network: Spikformer, precision: str) -> dict[str, Products]:
             stem = name.rsplit(".", 1)[0]
             if f"{stem}.qkv" not in found:
                 three = {f"{stem}.{part}.linear": network.get_submodule(f"{stem}.{part}") for part in "qkv"}
-                add(f"{stem}.qkv", three)  # type: ignore[arg-type]  # the modules of an attention
+                add(f"{stem}.qkv", three)
         elif isinstance(module, LinearNeuron):
             add(name, {f"{name}.linear": module})
     return found
@@ -119,9 +120,9 @@ def _learns(module: LinearNeuron) -> bool:
     return any(True for _ in module.neuron.parameters())
 
 
-def _layer(module: nn.Module) -> tuple[EntangledConv2d | EntangledLinear, EntangledBatchNorm, SpikingNeuron]:
-    layer = module.conv if isinstance(module, ConvNeuron) else module.linear
-    return layer, module.bn, module.neuron  # type: ignore[return-value]  # every layer in front of a neuron has them
+def _layer(module: Any) -> tuple[EntangledConv2d | EntangledLinear, EntangledBatchNorm, SpikingNeuron]:
+    """Return layer, normalisation and neuron of a ``ConvNeuron`` or ``LinearNeuron``."""
+    return module.conv if isinstance(module, ConvNeuron) else module.linear, module.bn, module.neuron
 
 
 def _rounded(weight: Tensor, precision: str) -> Tensor:
