@@ -5,10 +5,12 @@ import random
 import numpy as np
 import pytest
 import torch
+from kernel_contract import AVAILABLE, Executor
 
 from spaces import SearchSpace
 from supernet.data import ImageData, Split
 from supernet.layers import EntangledBatchNorm, EntangledConv2d, EntangledLinear
+from supernet.neurons import cuda
 from supernet.spikformer import build_supernet
 
 torch.set_num_threads(1)
@@ -112,3 +114,18 @@ def global_states():
         )
 
     return global_states
+
+
+@pytest.fixture(params=AVAILABLE)
+def executor(request):
+    module, device = AVAILABLE[request.param]
+    if module.problem() is not None:
+        pytest.skip(f"{request.param}: {module.problem()}")
+    return Executor(request.param, device, module.kernels)
+
+
+@pytest.fixture
+def gpu():
+    if cuda.problem() is not None:
+        pytest.skip(f"cupy: {cuda.problem()}")
+    return Executor("cupy", "cuda", cuda.kernels)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from spaces import Architecture, InputError, Layer, load_space
+from spaces import Architecture, InputError, Layer, Skeleton, load_space
 from supernet.extract import extract
 from supernet.neurons import NEURONS
-from supernet.spikformer import build_supernet
+from supernet.spikformer import Spikformer, build_supernet
 
 MIXED = Architecture(16, 2, (Layer(0.5, 4, 0.75, 3.0), Layer(2.0, 1, 0.5, 2.0)))
 
@@ -127,3 +127,11 @@ def test_an_architecture_that_does_not_fit_cannot_be_extracted(make_space):
         extract(supernet, Architecture(64, 1, MIXED.layers))
     with pytest.raises(InputError, match="depth <= 3"):
         extract(supernet, Architecture(16, 1, MIXED.layers * 2))
+
+
+def test_a_network_whose_sums_of_spikes_could_exceed_a_byte_is_refused():
+    layer = Layer(1.0, 1, 1.0, 2.0)
+    with torch.device("meta"):
+        Spikformer(Skeleton(8, 1, 2), Architecture(8, 1, (layer,) * 126))
+        with pytest.raises(InputError, match="depth must be 126 or less, as sums of spikes are bytes, got 127"):
+            Spikformer(Skeleton(8, 1, 2), Architecture(8, 1, (layer,) * 127))

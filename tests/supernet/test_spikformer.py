@@ -397,11 +397,3 @@ def test_the_smallest_architectures_run_on_a_single_pixel(make_space, make_image
     space = make_space({"embed_dim": [8], "num_heads": [1]}, image_size=1, stem_pools=[0, 1, 2, 3])
     model = Spikformer(space.skeleton, space.smallest()).eval()
     assert model(make_images(1, size=1)).shape == (1, prod((3,)))
-
-
-def test_a_network_whose_sums_of_spikes_could_exceed_a_byte_is_refused():
-    layer = Layer(1.0, 1, 1.0, 2.0)
-    with torch.device("meta"):
-        Spikformer(Skeleton(8, 1, 2), Architecture(8, 1, (layer,) * 126))
-        with pytest.raises(InputError, match="depth must be 126 or less, as sums of spikes are bytes, got 127"):
-            Spikformer(Skeleton(8, 1, 2), Architecture(8, 1, (layer,) * 127))
