@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import SPACE, write_recipe
+from fakes import SPACE, Listener, write_recipe
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
@@ -110,3 +110,19 @@ def comparable():
         return frame if rows is None else frame.drop(columns="is_pareto").head(rows)
 
     return comparable
+
+
+@pytest.fixture(scope="session")
+def trained_once(recipe, tmp_path_factory):
+    return nas.train(recipe, tmp_path_factory.mktemp("runs") / "trained").folder
+
+
+@pytest.fixture
+def trained(trained_once, tmp_path):
+    """Folder of a run that is trained and not yet searched, to be changed."""
+    return Path(shutil.copytree(trained_once, tmp_path / "trained"))
+
+
+@pytest.fixture
+def listener():
+    return Listener()

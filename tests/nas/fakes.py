@@ -147,3 +147,22 @@ def proposals(name, space, budget, population=10, seed=0, answer=evaluation):
         results = [answer(architecture) for architecture in generations[-1]]
         algorithm.tell(infills=problem.fill(asked, [None if r.failure else r.metrics for r in results]))
     return generations, algorithm
+
+
+class Listener:
+    """A reporter that remembers titles and results."""
+
+    def __init__(self):
+        self.heard, self.steps = {}, []
+
+    def say(self, line):
+        self.steps.append(line)
+
+    def train(self, progress):
+        self.steps.append("training")
+
+    def start(self, title, total, objectives):
+        self.results = self.heard.setdefault(title, [])
+
+    def evaluated(self, evaluation):
+        self.results.append(evaluation)

@@ -1,14 +1,17 @@
 """Tiny spaces, networks that really spike, and a learnable image set."""
 
+import gzip
 import random
 
 import numpy as np
 import pytest
 import torch
+from image_files import MNIST, cifar_records, idx, unique_noise
 from kernel_contract import AVAILABLE, Executor
+from PIL import Image
 
 from spaces import SearchSpace
-from supernet.data import ImageData, Split
+from supernet.data import ImageData, Split, load_data
 from supernet.layers import EntangledBatchNorm, EntangledConv2d, EntangledLinear
 from supernet.neurons import cuda
 from supernet.spikformer import build_supernet
@@ -129,3 +132,81 @@ def gpu():
     if cuda.problem() is not None:
         pytest.skip(f"cupy: {cuda.problem()}")
     return Executor("cupy", "cuda", cuda.kernels)
+
+
+@pytest.fixture
+def mnist(tmp_path):
+    """Write an MNIST-like set of 200 training and 30 test pictures; return its folder."""
+
+    def mnist(folder="", packed=True, **change):
+        content = {
+            "train_images": unique_noise(200, 6, 6),
+            "train_labels": np.arange(200, dtype=np.uint8) % 10,
+            "test_images": unique_noise(30, 6, 6, seed=1),
+            "test_labels": np.arange(30, dtype=np.uint8) % 10,
+        } | change
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        for name, array in zip(MNIST, content.values(), strict=True):
+            path = tmp_path / folder / name
+            if packed:
+                path.with_name(name + ".gz").write_bytes(gzip.compress(idx(array), 1))
+            else:
+                path.write_bytes(idx(array))
+        return tmp_path
+
+    return mnist
+
+
+@pytest.fixture
+def cifar10(tmp_path):
+    def cifar10(folder="", batches=(1, 2, 3, 4, 5), size=30):
+        root = tmp_path / folder
+        root.mkdir(parents=True, exist_ok=True)
+        for index in batches:
+            (root / f"data_batch_{index}.bin").write_bytes(cifar_records(size, 10, 1, index).tobytes())
+        (root / "test_batch.bin").write_bytes(cifar_records(20, 10, 1, 9).tobytes())
+        (root / "batches.meta.txt").write_text("\n".join(f"class {i}" for i in range(10)) + "\n\n")
+        return tmp_path
+
+    return cifar10
+
+
+@pytest.fixture
+def cifar100(tmp_path):
+    def cifar100(folder=""):
+        root = tmp_path / folder
+        root.mkdir(parents=True, exist_ok=True)
+        (root / "train.bin").write_bytes(cifar_records(1000, 100, 2, 0).tobytes())
+        (root / "test.bin").write_bytes(cifar_records(100, 100, 2, 9).tobytes())
+        (root / "fine_label_names.txt").write_text("\n".join(f"class{i}" for i in range(100)))
+        return tmp_path
+
+    return cifar100
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    def pictures(folder, counts, shape=(4, 4, 3), seed=0):
+        """Write ``counts`` pictures by class name; return the data folder."""
+        for number, (name, count) in enumerate(counts.items()):
+            (tmp_path / folder / name).mkdir(parents=True, exist_ok=True)
+            for index, picture in enumerate(unique_noise(count, *shape, seed=100 * seed + number)):
+                Image.fromarray(picture).save(tmp_path / folder / name / f"{index:03}.png")
+        return tmp_path
+
+    return pictures
+
+
+@pytest.fixture
+def any_set(mnist, cifar10, cifar100, pictures):
+    """Return the small version of a set by name."""
+
+    def any_set(name):
+        if name == "digits":
+            return load_data(name)
+        if name == "folder":
+            return load_data(name, pictures("own", {"a": 20, "b": 25, "c": 15}) / "own")
+        root = {"mnist": mnist, "fashion-mnist": mnist, "cifar10": cifar10, "cifar100": cifar100}[name]()
+        return load_data(name, root)
+
+    return any_set
