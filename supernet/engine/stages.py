@@ -119,13 +119,14 @@ class Runner:
         if f"{name}.qkv" in self._products:
             fired = self._layer(f"{name}.qkv", stage, x, 3 * stage.width, norm, events, arrivals)
             q, k, v = apart(fired.view(-1, 3 * stage.width), 3).view(3, *x.shape)
-            for part, spikes in zip("qkv", (q, k, v), strict=True):
-                self._count_spikes(f"{name}.{part}", spikes, None, events)
+            apart_spikes = zip("qkv", (q, k, v), strict=True)
+            fired_by = [self._count_spikes(f"{name}.{part}", x, None, events) for part, x in apart_spikes]
         else:
             q, k, v = (self._layer(f"{name}.{part}", stage, x, stage.width, norm, events, arrivals) for part in "qkv")
+            fired_by = [] if events is None else [self._do.by_timestep(part) for part in (q, k, v)]
         current, met = self._do.attend(q, k, v, stage.size, events is not None)
         if events is not None and met is not None:
-            _count_products(events, name, x, stage.size, met, [sum(self._do.by_timestep(part)) for part in (q, k, v)])
+            _count_products(events, name, x, stage.size, met, [sum(spikes) for spikes in fired_by])
         neuron = self._attention_neurons[stage.block]
         constants = neuron.constant_list(stage.v_threshold * ATTENTION_THRESHOLD, stage.tau)
         s = self._do.fire_attention(current, neuron, constants)
@@ -188,14 +189,15 @@ class Runner:
             self._count_spikes(name, x, None if addend is None else addend[1], events)
         return x
 
-    def _count_spikes(self, name: str, x: Tensor, added: Tensor | None, events: Events | None) -> None:
-        """Count the spikes of each timestep in ``x``, which has as much on top as ``added`` sums up to."""
+    def _count_spikes(self, name: str, x: Tensor, added: Tensor | None, events: Events | None) -> list[int]:
+        """Count and return the spikes by timestep of ``x``, which has as much on top as ``added`` sums up to."""
         if events is None:
-            return
+            return []
         fired = self._do.by_timestep(x)
         if added is not None:
             fired = [both - more for both, more in zip(fired, added.flatten(1).sum(dim=1).tolist(), strict=True)]
         events.fire(f"{name}.neuron", x.numel(), fired)
+        return fired
 
 
 def _count_layer(events: Events, products: Products, x: Tensor, y: Tensor, arrivals: _Arrivals) -> None:
