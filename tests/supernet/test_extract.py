@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from spaces import Architecture, InputError, Layer, Skeleton, load_space
+from supernet import products
 from supernet.extract import extract
 from supernet.neurons import NEURONS
 from supernet.spikformer import Spikformer, build_supernet
@@ -41,7 +42,12 @@ def test_a_subnet_of_a_named_space_equals_its_slice_bit_for_bit(lively_supernet,
             assert torch.equal(extract(supernet, architecture)(images), supernet(images, architecture))
 
 
-def test_a_subnet_equals_its_slice_in_training_too(make_space, lively_supernet, make_images):
+@pytest.mark.parametrize("onednn", [False, True], ids=["default library", "oneDNN"])
+def test_a_subnet_equals_its_slice_in_training_too(make_space, lively_supernet, make_images, monkeypatch, onednn):
+    """Whichever library multiplies: that of this processor, or the one of another."""
+    if onednn and not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(products, "prefers_onednn", lambda: onednn)
     supernet = lively_supernet(make_space()).train()
     subnet = extract(supernet, MIXED).train()
     assert torch.equal(subnet(make_images(4)), supernet(make_images(4), MIXED))
