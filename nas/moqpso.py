@@ -1,0 +1,159 @@
+"""Quantum-behaved particle swarm optimisation with control of diversity, for several objectives.
+
+The step is that of `nas.quantum`; each particle follows a leader of its own from a bounded archive of non-dominated
+individuals, after [Coello2004]_, with crowding as in [Raquel2005]_.
+
+.. [Coello2004] Coello Coello, Pulido, Lechuga. Handling multiple objectives with particle swarm optimization. IEEE
+   Transactions on Evolutionary Computation 8(3), 2004.
+.. [Raquel2005] Raquel, Naval. An effective use of crowding distance in multiobjective particle swarm optimization.
+   GECCO 2005.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import moocore
+import numpy as np
+from numpy.typing import NDArray
+from pymoo.core.algorithm import Algorithm
+from pymoo.core.initialization import Initialization
+from pymoo.core.population import Population
+from pymoo.core.problem import Problem
+from pymoo.core.sampling import Sampling
+from pymoo.operators.sampling.rnd import FloatRandomSampling
+from pymoo.operators.survival.rank_and_crowding.metrics import get_crowding_function
+from pymoo.util.display.multi import MultiObjectiveOutput
+
+from nas.diversity import Control
+from nas.quantum import Motion
+from nas.swarm import Chooser, Floats, Generation, Rows, Swarm, check_box, check_swarm, violations
+from spaces import InputError
+
+
+class MOQPSO(Algorithm):  # type: ignore[misc]  # pymoo is untyped
+    """Swarm that approximates the Pareto front in a box; constraints come first, what is not a number never wins.
+
+    ``opt`` is the archive, ``pop`` holds the personal bests, ``trace`` a record of each generation's diversity.
+
+    Args:
+        pop_size: Particles; there are fewer if the sampling returns fewer.
+        archive_size: Individuals that the archive keeps at most; the most crowded are dropped one by one.
+        sampling: pymoo's sampling operator, array or population for the first generation; uniform by default.
+        control: What is done when diversity is lost: nothing, ``explode``, ``perturb``, or an `Explode` or `Perturb`
+            with thresholds of its own.
+        motion: Schedule of the contraction-expansion coefficient, and boundaries.
+        chooser: Decides which of the candidates are evaluated, if given.
+        n_candidates: Positions drawn for each particle and generation when there is a chooser.
+        **options: Options of pymoo's `Algorithm`.
+
+    Raises:
+        InputError: If an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        pop_size: int = 40,
+        archive_size: int = 100,
+        sampling: Sampling | Population | Floats | None = None,
+        control: str | Control | None = None,
+        motion: Motion | None = None,
+        chooser: Chooser | None = None,
+        n_candidates: int = 1,
+        **options: Any,
+    ) -> None:
+        super().__init__(**{"output": MultiObjectiveOutput(), **options})
+        check_swarm(pop_size)
+        if archive_size < 1:
+            raise InputError(f"archive_size must be at least 1, got {archive_size}")
+        self.pop_size, self.archive_size = pop_size, archive_size
+        self.initialization = Initialization(FloatRandomSampling() if sampling is None else sampling)
+        self.swarm = Swarm(control, motion or Motion(), chooser, n_candidates)
+
+    @property
+    def trace(self) -> list[Generation]:
+        """Diversities, coefficient and control of each generation so far."""
+        return self.swarm.trace
+
+    def _setup(self, problem: Problem, **_: Any) -> None:
+        check_box(problem)
+
+    def _initialize_infill(self) -> Population:
+        return self.initialization.do(self.problem, self.pop_size, algorithm=self, random_state=self.random_state)
+
+    def _initialize_advance(self, infills: Population, **_: Any) -> None:
+        self.pop = infills.copy()
+        self.swarm.start(self.problem, infills)
+        self.opt = bounded_front(self.problem, infills, self.archive_size)
+
+    def _infill(self) -> Population | None:
+        assert self.pop is not None
+        assert self.opt is not None
+        pbest = self.pop.get("X").astype(float)
+        followed = by_crowding(self.opt.get("F").astype(float), len(pbest), self.random_state)
+        leaders = self.opt.get("X").astype(float)[followed]
+        return self.swarm.propose(self, pbest, leaders, pbest.mean(axis=0))
+
+    def _advance(self, infills: Population | None = None, **_: Any) -> None:
+        assert self.pop is not None
+        assert self.termination is not None
+        if infills is None:
+            self.termination.terminate()  # nothing is left to evaluate
+            return
+        rows, F, violation = self.swarm.settle(self, infills)
+        known = self.pop[rows]
+        F_best, violation_best = known.get("F").astype(float), violations(self.problem, known)
+        better = replaces(F, violation, F_best, violation_best, self.random_state)
+        self.pop[rows[better]] = infills[better]
+        self.opt = bounded_front(self.problem, Population.merge(self.opt, infills), self.archive_size)
+
+    def _set_optimum(self) -> None:
+        """Leave the archive as it is."""
+
+
+def replaces(
+    F: Floats, violation: Floats, F_best: Floats, violation_best: Floats, random_state: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Return where an individual replaces a personal best, ``(n,)``.
+
+    It does if it violates less. Of two sound ones the dominating one stays, and a coin decides if neither dominates.
+
+    Args:
+        F: Objectives of the individuals, ``(n, n_obj)``.
+        violation: Their violations, ``(n,)``.
+        F_best: Objectives of the personal bests, ``(n, n_obj)``.
+        violation_best: Their violations, ``(n,)``.
+        random_state: Tosses the coins.
+    """
+    no_worse = (F_best >= F).all(axis=1)
+    no_better = (F_best <= F).all(axis=1)
+    coin = random_state.random(len(F)) < 0.5
+    wins = np.where(no_worse == no_better, coin, no_worse)
+    replaced: NDArray[np.bool_] = (violation < violation_best) | ((violation == 0) & (violation_best == 0) & wins)
+    return replaced
+
+
+def by_crowding(F: Floats, count: int, random_state: np.random.Generator) -> Rows:
+    """Return ``count`` rows of ``F (n, n_obj)``, each the less crowded one of two that are drawn."""
+    crowding = get_crowding_function("cd").do(F)
+    first, second = random_state.integers(len(F), size=(2, count))
+    less_crowded: Rows = np.where(crowding[second] > crowding[first], second, first)
+    return less_crowded
+
+
+def bounded_front(problem: Problem, population: Population, size: int) -> Population:
+    """Return the sound individuals that none dominates, no two with equal objectives, at most ``size`` of them.
+
+    The most crowded is dropped, and crowding computed anew, until few enough are left. If none is sound, the one that
+    violates the constraints least is returned.
+    """
+    violation = violations(problem, population)
+    if not (violation == 0).any():
+        return population[[int(np.argmin(violation))]]
+    sound = population[violation == 0]
+    front = sound[moocore.is_nondominated(sound.get("F").astype(float), keep_weakly=False)]
+    F, kept = front.get("F").astype(float), np.arange(len(front))
+    crowding = get_crowding_function("cd")
+    while len(kept) > size:
+        kept = np.delete(kept, np.argmin(crowding.do(F[kept])))
+    return front[kept]

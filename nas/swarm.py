@@ -1,0 +1,206 @@
+"""A swarm of quantum-behaved particles, as `nas.qpso.QPSO` and `nas.moqpso.MOQPSO` move it and keep its record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pymoo.core.algorithm import Algorithm
+from pymoo.core.population import Population
+from pymoo.core.problem import Problem
+from pymoo.core.termination import MultipleCriteria, Termination
+from pymoo.termination.default import DefaultTermination
+from pymoo.termination.max_eval import MaximumFunctionCallTermination
+from pymoo.termination.max_gen import MaximumGenerationTermination
+from pymoo.termination.max_time import TimeBasedTermination
+
+from nas.diversity import (
+    Control,
+    Explode,
+    Perturb,
+    acts,
+    distance_to_average,
+    fitness_diversity,
+    mutate_leader,
+    resolve_control,
+)
+from nas.quantum import BOUNDARIES, Motion, contraction, quantum_step
+from spaces import InputError
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.intp]
+
+BUDGETS = (MaximumGenerationTermination, MaximumFunctionCallTermination, TimeBasedTermination)
+
+
+class Chooser(Protocol):
+    """Decides which of the positions that were drawn are evaluated: reranking, or skipping what was seen before."""
+
+    def __call__(self, problem: Problem, positions: Floats, random_state: np.random.Generator) -> tuple[Rows, Floats]:
+        """Return the particles that move this generation and where to.
+
+        Args:
+            problem: The problem that is solved.
+            positions: Candidates inside the box, ``(n_candidates, n, n_var)``: ``positions[k, i]`` is the k-th that
+                was drawn for particle i.
+            random_state: Source of all that is drawn.
+
+        Returns:
+            Different particles ``(m,)``, rows in ``range(n)``, and their positions ``(m, n_var)``, which need not be
+            among the candidates. ``m`` may be less than n, the other particles stay where they are; 0 says that
+            nothing is left to evaluate, and ends the search.
+        """
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What the swarm was like after one generation; ``pandas.DataFrame(algorithm.trace)`` makes a table of them.
+
+    Attributes:
+        generation: Number of the generation, from 1, the sampled one.
+        alpha: Contraction-expansion coefficient of its step; NaN for the sampled one.
+        acted: Whether the diversity control acted in its step.
+        diversity: Distance-to-average-point diversity of its positions, a share of the box's diagonal.
+        fitness_diversity: The same of their objectives, as a share of the range they had at first.
+    """
+
+    generation: int
+    alpha: float
+    acted: bool
+    diversity: float
+    fitness_diversity: float
+
+
+class Swarm:
+    """Positions of all particles, the state of the diversity control, and the record of both.
+
+    Args:
+        control: Control of diversity, by name or with its thresholds.
+        motion: How particles move.
+        chooser: Decides which candidates are evaluated; without one every particle moves to the one drawn for it.
+        n_candidates: Positions drawn for each particle and generation when there is a chooser.
+    """
+
+    def __init__(
+        self, control: str | Control | None, motion: Motion, chooser: Chooser | None, n_candidates: int
+    ) -> None:
+        if n_candidates < 1:
+            raise InputError(f"n_candidates must be at least 1, got {n_candidates}")
+        if chooser is None and n_candidates > 1:
+            raise InputError(f"n_candidates = {n_candidates} needs a chooser, got None")
+        self.control = resolve_control(control)
+        self.motion, self.chooser, self.n_candidates = motion, chooser, n_candidates
+        self.trace: list[Generation] = []
+        self.alpha, self.progress, self.acting = float("nan"), 0.0, False
+
+    def start(self, problem: Problem, infills: Population) -> None:
+        """Take the evaluated first generation as the positions of the swarm."""
+        self.x = infills.get("X").astype(float)
+        self.F, self.violation = infills.get("F").astype(float), violations(problem, infills)
+        self.F_extent = np.zeros(problem.n_obj)
+        self._record(problem, 1)
+
+    def propose(self, algorithm: Algorithm, pbest: Floats, leaders: Floats, mean_best: Floats) -> Population | None:
+        """Return the next individuals to evaluate, each with its ``particle``, or None if nothing is left.
+
+        Args:
+            algorithm: The algorithm whose budget and randomness are used.
+            pbest: Personal bests, ``(n, n_var)``.
+            leaders: Leader of all ``(n_var,)``, or one for each particle ``(n, n_var)``.
+            mean_best: Mean best position, ``(n_var,)``.
+        """
+        problem, random_state = algorithm.problem, algorithm.random_state
+        xl, xu = problem.bounds()
+        within = BOUNDARIES[self.motion.boundary]
+        self.alpha = self._schedule(algorithm)
+        self.acting = acts(self.control, self.acting, self.trace[-1].diversity, self.progress)
+        if self.acting and isinstance(self.control, Explode):
+            self.alpha = self.control.alpha
+        if self.acting and isinstance(self.control, Perturb):
+            leaders = mutate_leader(leaders, xu - xl, self.control.strength, random_state)
+            leaders = within(leaders, xl, xu, random_state)
+        x = self.x if self.chooser is None else np.broadcast_to(self.x, (self.n_candidates, *self.x.shape))
+        positions = quantum_step(x, pbest, leaders, mean_best, self.alpha, random_state)
+        positions = within(positions, xl, xu, random_state)
+        if self.chooser is None:
+            return Population.new(X=positions, particle=np.arange(len(positions)))
+        particles, chosen = self.chooser(problem, positions, random_state)
+        return Population.new(X=chosen, particle=particles) if len(particles) else None
+
+    def settle(self, algorithm: Algorithm, infills: Population) -> tuple[Rows, Floats, Floats]:
+        """Move particles to individuals that were evaluated, and return their rows, objectives and violations.
+
+        Raises:
+            InputError: If the individuals are not those that were asked for.
+        """
+        rows = infills.get("particle")
+        if any(row is None for row in rows):
+            raise InputError("tell takes the individuals that ask returned, got others (without their particle)")
+        F, violation = infills.get("F").astype(float), violations(algorithm.problem, infills)
+        self.x[rows], self.F[rows], self.violation[rows] = infills.get("X"), F, violation
+        self._record(algorithm.problem, algorithm.n_iter)
+        return rows, F, violation
+
+    def _schedule(self, algorithm: Algorithm) -> float:
+        """Return the coefficient that the budget calls for, and remember how far the search is."""
+        if self.motion.generations is not None:
+            spent: float | None = (algorithm.n_iter - 1) / self.motion.generations
+        else:
+            spent = budget_spent(algorithm.termination)
+        if spent is None:
+            return contraction(0.5, self.motion.start, self.motion.end)
+        self.progress = min(max(self.progress, spent), 1.0)
+        return contraction(self.progress, self.motion.start, self.motion.end)
+
+    def _record(self, problem: Problem, generation: int) -> None:
+        F = self.F[self.violation == 0]
+        if len(F):
+            self.F_extent = np.where(self.F_extent > 0, self.F_extent, F.max(axis=0) - F.min(axis=0))
+        diversity = distance_to_average(self.x, problem.xu - problem.xl)
+        self.trace.append(
+            Generation(generation, self.alpha, self.acting, diversity, fitness_diversity(F, self.F_extent))
+        )
+
+
+def budget_spent(termination: Termination) -> float | None:
+    """Return the share of a budget of evaluations, generations or time that is spent, or None if there is no budget.
+
+    Criteria of tolerance are passed over: their percentages say how near they are to hold, not how long it will take.
+    """
+    if isinstance(termination, BUDGETS):
+        return float(termination.perc)
+    if isinstance(termination, DefaultTermination):
+        return float(max(termination.max_gen.perc, termination.max_evals.perc))
+    if isinstance(termination, MultipleCriteria):
+        shares = [share for inner in termination.criteria if (share := budget_spent(inner)) is not None]
+        return max(shares, default=None)
+    return None
+
+
+def violations(problem: Problem, population: Population) -> Floats:
+    """Return how much each individual breaks the constraints, ``(n,)``: 0 if it is sound.
+
+    An objective or a constraint that is not a number, or not finite, is a violation beyond any other: infinity.
+    """
+    sound = np.isfinite(population.get("F").astype(float)).all(axis=1)
+    if not problem.has_constraints():
+        return np.where(sound, 0.0, np.inf)
+    violation, feasible = (values[:, 0] for values in population.get("CV", "FEAS"))
+    return np.where(sound & ~np.isnan(violation), np.where(feasible, 0.0, violation), np.inf)
+
+
+def check_box(problem: Problem) -> None:
+    """Raise InputError unless a problem has finite bounds, in order."""
+    if not problem.has_bounds():
+        raise InputError("a swarm needs bounds of all variables, got a problem without xl and xu")
+    xl, xu = problem.bounds()
+    if not (np.isfinite(xl).all() and np.isfinite(xu).all() and (xl <= xu).all()):
+        raise InputError(f"bounds must be finite with xl <= xu, got xl {xl.tolist()} and xu {xu.tolist()}")
+
+
+def check_swarm(pop_size: int) -> None:
+    """Raise InputError unless a swarm has a particle."""
+    if pop_size < 1:
+        raise InputError(f"pop_size must be at least 1, got {pop_size}")
