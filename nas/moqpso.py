@@ -27,7 +27,7 @@ from pymoo.util.display.multi import MultiObjectiveOutput
 
 from nas.diversity import Control
 from nas.quantum import Motion
-from nas.swarm import Chooser, Floats, Generation, Rows, Swarm, check_box, check_swarm, violations
+from nas.swarm import Chooser, Floats, Generation, Points, Rows, Swarm, check_box, check_swarm, measure
 from spaces import InputError
 
 
@@ -82,54 +82,34 @@ class MOQPSO(Algorithm):  # type: ignore[misc]  # pymoo is untyped
         return self.initialization.do(self.problem, self.pop_size, algorithm=self, random_state=self.random_state)
 
     def _initialize_advance(self, infills: Population, **_: Any) -> None:
-        self.pop = infills.copy()
-        self.swarm.start(self.problem, infills)
+        self.swarm.start(self, infills)
         self.opt = bounded_front(self.problem, infills, self.archive_size)
 
     def _infill(self) -> Population | None:
-        assert self.pop is not None
-        assert self.opt is not None
-        pbest = self.pop.get("X").astype(float)
-        followed = by_crowding(self.opt.get("F").astype(float), len(pbest), self.random_state)
-        leaders = self.opt.get("X").astype(float)[followed]
-        return self.swarm.propose(self, pbest, leaders, pbest.mean(axis=0))
+        archive = measure(self.problem, self.opt)
+        leaders = archive.x[by_crowding(archive.F, len(self.swarm.now.x), self.random_state)]
+        return self.swarm.propose(self, leaders, self.swarm.best.x.mean(axis=0))
 
     def _advance(self, infills: Population | None = None, **_: Any) -> None:
-        assert self.pop is not None
-        assert self.termination is not None
-        if infills is None:
-            self.termination.terminate()  # nothing is left to evaluate
-            return
-        rows, F, violation = self.swarm.settle(self, infills)
-        known = self.pop[rows]
-        F_best, violation_best = known.get("F").astype(float), violations(self.problem, known)
-        better = replaces(F, violation, F_best, violation_best, self.random_state)
-        self.pop[rows[better]] = infills[better]
-        self.opt = bounded_front(self.problem, Population.merge(self.opt, infills), self.archive_size)
+        self.swarm.settle(self, infills, lambda found, best: replaces(found, best, self.random_state))
+        if infills is not None:
+            self.opt = bounded_front(self.problem, Population.merge(self.opt, infills), self.archive_size)
 
     def _set_optimum(self) -> None:
         """Leave the archive as it is."""
 
 
-def replaces(
-    F: Floats, violation: Floats, F_best: Floats, violation_best: Floats, random_state: np.random.Generator
-) -> NDArray[np.bool_]:
-    """Return where an individual replaces a personal best, ``(n,)``.
+def replaces(found: Points, best: Points, random_state: np.random.Generator) -> NDArray[np.bool_]:
+    """Return where a point replaces a personal best: it violates less, or both are sound and it dominates.
 
-    It does if it violates less. Of two sound ones the dominating one stays, and a coin decides if neither dominates.
-
-    Args:
-        F: Objectives of the individuals, ``(n, n_obj)``.
-        violation: Their violations, ``(n,)``.
-        F_best: Objectives of the personal bests, ``(n, n_obj)``.
-        violation_best: Their violations, ``(n,)``.
-        random_state: Tosses the coins.
+    A coin decides where neither of two sound ones dominates.
     """
-    no_worse = (F_best >= F).all(axis=1)
-    no_better = (F_best <= F).all(axis=1)
-    coin = random_state.random(len(F)) < 0.5
+    no_worse = (best.F >= found.F).all(axis=1)
+    no_better = (best.F <= found.F).all(axis=1)
+    coin = random_state.random(len(found.F)) < 0.5
     wins = np.where(no_worse == no_better, coin, no_worse)
-    replaced: NDArray[np.bool_] = (violation < violation_best) | ((violation == 0) & (violation_best == 0) & wins)
+    both_sound = (found.violation == 0) & (best.violation == 0)
+    replaced: NDArray[np.bool_] = (found.violation < best.violation) | (both_sound & wins)
     return replaced
 
 
@@ -147,13 +127,12 @@ def bounded_front(problem: Problem, population: Population, size: int) -> Popula
     The most crowded is dropped, and crowding computed anew, until few enough are left. If none is sound, the one that
     violates the constraints least is returned.
     """
-    violation = violations(problem, population)
-    if not (violation == 0).any():
-        return population[[int(np.argmin(violation))]]
-    sound = population[violation == 0]
-    front = sound[moocore.is_nondominated(sound.get("F").astype(float), keep_weakly=False)]
-    F, kept = front.get("F").astype(float), np.arange(len(front))
+    points = measure(problem, population)
+    if not (points.violation == 0).any():
+        return population[[int(np.argmin(points.violation))]]
+    kept = np.flatnonzero(points.violation == 0)
+    kept = kept[moocore.is_nondominated(points.F[kept], keep_weakly=False)]
     crowding = get_crowding_function("cd")
     while len(kept) > size:
-        kept = np.delete(kept, np.argmin(crowding.do(F[kept])))
-    return front[kept]
+        kept = np.delete(kept, np.argmin(crowding.do(points.F[kept])))
+    return population[kept]

@@ -19,7 +19,7 @@ from pymoo.util.display.single import SingleObjectiveOutput
 
 from nas.diversity import Control
 from nas.quantum import MEAN_BESTS, Motion
-from nas.swarm import Chooser, Floats, Generation, Swarm, check_box, check_swarm, violations
+from nas.swarm import Chooser, Floats, Generation, Points, Rows, Swarm, check_box, check_swarm
 from spaces import InputError
 
 
@@ -76,42 +76,28 @@ class QPSO(Algorithm):  # type: ignore[misc]  # pymoo is untyped
         return self.initialization.do(self.problem, self.pop_size, algorithm=self, random_state=self.random_state)
 
     def _initialize_advance(self, infills: Population, **_: Any) -> None:
-        self.pop = infills.copy()
-        self.swarm.start(self.problem, infills)
+        self.swarm.start(self, infills)
 
     def _infill(self) -> Population | None:
-        assert self.pop is not None
-        pbest = self.pop.get("X").astype(float)
-        order = self._order()
-        return self.swarm.propose(self, pbest, pbest[order[0]], self.mean_best(pbest, order))
+        best = self.swarm.best
+        order = best_first(best)
+        return self.swarm.propose(self, best.x[order[0]], self.mean_best(best.x, order))
 
     def _advance(self, infills: Population | None = None, **_: Any) -> None:
-        assert self.pop is not None
-        assert self.termination is not None
-        if infills is None:
-            self.termination.terminate()  # nothing is left to evaluate
-            return
-        rows, F, violation = self.swarm.settle(self, infills)
-        known = self.pop[rows]
-        better = improves(F[:, 0], violation, known.get("F").astype(float)[:, 0], violations(self.problem, known))
-        self.pop[rows[better]] = infills[better]
-
-    def _order(self) -> NDArray[np.intp]:
-        """Return the rows of the personal bests from best to worst."""
-        assert self.pop is not None
-        return np.lexsort((self.pop.get("F").astype(float)[:, 0], violations(self.problem, self.pop)))
+        self.swarm.settle(self, infills, improves)
 
     def _set_optimum(self) -> None:
         assert self.pop is not None
-        self.opt = self.pop[self._order()[:1]]  # pymoo's own choice would take what is not a number
+        self.opt = self.pop[best_first(self.swarm.best)[:1]]  # pymoo's own choice would take what is not a number
 
 
-def improves(f: Floats, violation: Floats, f_best: Floats, violation_best: Floats) -> NDArray[np.bool_]:
-    """Return where an individual replaces a personal best: it violates less, or both are sound and it is better.
+def best_first(points: Points) -> Rows:
+    """Return the rows of points from best to worst: by violation, then by their one objective."""
+    return np.lexsort((points.F[:, 0], points.violation))
 
-    All are ``(n,)``.
-    """
-    better: NDArray[np.bool_] = (violation < violation_best) | (
-        (violation == 0) & (violation_best == 0) & (f < f_best)
-    )
+
+def improves(found: Points, best: Points) -> NDArray[np.bool_]:
+    """Return where a point replaces a personal best: it violates less, or both are sound and it is better."""
+    both_sound = (found.violation == 0) & (best.violation == 0)
+    better: NDArray[np.bool_] = (found.violation < best.violation) | (both_sound & (found.F < best.F)[:, 0])
     return better

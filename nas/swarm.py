@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -73,6 +74,47 @@ class Generation:
     fitness_diversity: float
 
 
+@dataclass(frozen=True)
+class Points:
+    """Where individuals are, and what they are worth, row by row.
+
+    Attributes:
+        x: Positions, ``(n, n_var)``.
+        F: Objectives, ``(n, n_obj)``.
+        violation: By how much they break the constraints, ``(n,)``: 0 if they are sound, infinity if one of their
+            objectives or constraints is not a finite number, which is worse than any other violation.
+    """
+
+    x: Floats
+    F: Floats
+    violation: Floats
+
+    def take(self, rows: Rows | NDArray[np.bool_]) -> Points:
+        """Return some of the points."""
+        return Points(self.x[rows], self.F[rows], self.violation[rows])
+
+    def put(self, rows: Rows, points: Points) -> None:
+        """Overwrite rows by other points."""
+        self.x[rows], self.F[rows], self.violation[rows] = points.x, points.F, points.violation
+
+
+Replaces = Callable[[Points, Points], NDArray[np.bool_]]
+"""Says of new points ``(n,)`` and the personal bests of their particles ``(n,)`` where the new one is the better."""
+
+
+def measure(problem: Problem, population: Population) -> Points:
+    """Return the points of evaluated individuals, as arrays of their own."""
+    x = np.array([individual.X for individual in population], dtype=float)
+    F = np.array([individual.F for individual in population], dtype=float)
+    sound = np.isfinite(F).all(axis=1)
+    violation = np.zeros(len(F))
+    if problem.has_constraints():
+        cv, feasible = (values[:, 0] for values in population.get("CV", "FEAS"))
+        sound &= ~np.isnan(cv)
+        violation[~feasible] = cv[~feasible]
+    return Points(x, F, np.where(sound, violation, np.inf))
+
+
 class Swarm:
     """Positions of all particles, the state of the diversity control, and the record of both.
 
@@ -95,19 +137,18 @@ class Swarm:
         self.trace: list[Generation] = []
         self.alpha, self.progress, self.acting = float("nan"), 0.0, False
 
-    def start(self, problem: Problem, infills: Population) -> None:
-        """Take the evaluated first generation as the positions of the swarm."""
-        self.x = infills.get("X").astype(float)
-        self.F, self.violation = infills.get("F").astype(float), violations(problem, infills)
-        self.F_extent = np.zeros(problem.n_obj)
-        self._record(problem, 1)
+    def start(self, algorithm: Algorithm, infills: Population) -> None:
+        """Take the evaluated first generation as positions and personal bests."""
+        algorithm.pop = infills.copy()
+        self.now, self.best = (measure(algorithm.problem, infills) for _ in range(2))
+        self.F_extent = np.zeros(algorithm.problem.n_obj)
+        self._record(algorithm.problem, 1)
 
-    def propose(self, algorithm: Algorithm, pbest: Floats, leaders: Floats, mean_best: Floats) -> Population | None:
+    def propose(self, algorithm: Algorithm, leaders: Floats, mean_best: Floats) -> Population | None:
         """Return the next individuals to evaluate, each with its ``particle``, or None if nothing is left.
 
         Args:
             algorithm: The algorithm whose budget and randomness are used.
-            pbest: Personal bests, ``(n, n_var)``.
             leaders: Leader of all ``(n_var,)``, or one for each particle ``(n, n_var)``.
             mean_best: Mean best position, ``(n_var,)``.
         """
@@ -121,27 +162,36 @@ class Swarm:
         if self.acting and isinstance(self.control, Perturb):
             leaders = mutate_leader(leaders, xu - xl, self.control.strength, random_state)
             leaders = within(leaders, xl, xu, random_state)
-        x = self.x if self.chooser is None else np.broadcast_to(self.x, (self.n_candidates, *self.x.shape))
-        positions = quantum_step(x, pbest, leaders, mean_best, self.alpha, random_state)
+        x = (
+            self.now.x
+            if self.chooser is None
+            else np.broadcast_to(self.now.x, (self.n_candidates, *self.now.x.shape))
+        )
+        positions = quantum_step(x, self.best.x, leaders, mean_best, self.alpha, random_state)
         positions = within(positions, xl, xu, random_state)
         if self.chooser is None:
             return Population.new(X=positions, particle=np.arange(len(positions)))
         particles, chosen = self.chooser(problem, positions, random_state)
         return Population.new(X=chosen, particle=particles) if len(particles) else None
 
-    def settle(self, algorithm: Algorithm, infills: Population) -> tuple[Rows, Floats, Floats]:
-        """Move particles to individuals that were evaluated, and return their rows, objectives and violations.
+    def settle(self, algorithm: Algorithm, infills: Population | None, replaces: Replaces) -> None:
+        """Move particles to individuals that were evaluated, and replace the personal bests that are to be replaced.
 
         Raises:
             InputError: If the individuals are not those that were asked for.
         """
-        rows = infills.get("particle")
-        if any(row is None for row in rows):
+        if infills is None:
+            algorithm.termination.terminate()  # nothing was left to evaluate
+            return
+        rows = np.array([individual.data.get("particle", -1) for individual in infills])
+        if (rows < 0).any():
             raise InputError("tell takes the individuals that ask returned, got others (without their particle)")
-        F, violation = infills.get("F").astype(float), violations(algorithm.problem, infills)
-        self.x[rows], self.F[rows], self.violation[rows] = infills.get("X"), F, violation
+        found = measure(algorithm.problem, infills)
+        self.now.put(rows, found)
+        better = replaces(found, self.best.take(rows))
+        self.best.put(rows[better], found.take(better))
+        algorithm.pop[rows[better]] = infills[better]
         self._record(algorithm.problem, algorithm.n_iter)
-        return rows, F, violation
 
     def _schedule(self, algorithm: Algorithm) -> float:
         """Return the coefficient that the budget calls for, and remember how far the search is."""
@@ -155,10 +205,10 @@ class Swarm:
         return contraction(self.progress, self.motion.start, self.motion.end)
 
     def _record(self, problem: Problem, generation: int) -> None:
-        F = self.F[self.violation == 0]
+        F = self.now.F[self.now.violation == 0]
         if len(F):
             self.F_extent = np.where(self.F_extent > 0, self.F_extent, F.max(axis=0) - F.min(axis=0))
-        diversity = distance_to_average(self.x, problem.xu - problem.xl)
+        diversity = distance_to_average(self.now.x, problem.xu - problem.xl)
         self.trace.append(
             Generation(generation, self.alpha, self.acting, diversity, fitness_diversity(F, self.F_extent))
         )
@@ -177,18 +227,6 @@ def budget_spent(termination: Termination) -> float | None:
         shares = [share for inner in termination.criteria if (share := budget_spent(inner)) is not None]
         return max(shares, default=None)
     return None
-
-
-def violations(problem: Problem, population: Population) -> Floats:
-    """Return how much each individual breaks the constraints, ``(n,)``: 0 if it is sound.
-
-    An objective or a constraint that is not a number, or not finite, is a violation beyond any other: infinity.
-    """
-    sound = np.isfinite(population.get("F").astype(float)).all(axis=1)
-    if not problem.has_constraints():
-        return np.where(sound, 0.0, np.inf)
-    violation, feasible = (values[:, 0] for values in population.get("CV", "FEAS"))
-    return np.where(sound & ~np.isnan(violation), np.where(feasible, 0.0, violation), np.inf)
 
 
 def check_box(problem: Problem) -> None:

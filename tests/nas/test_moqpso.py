@@ -9,6 +9,7 @@ from pymoo.optimize import minimize
 from pymoo.problems import get_problem
 
 from nas.moqpso import MOQPSO, bounded_front, by_crowding, replaces
+from nas.swarm import Points
 
 REFERENCE = np.array([1.1, 1.1])
 
@@ -96,9 +97,8 @@ def test_personal_bests_follow_constraint_dominance_and_coins():
     F = np.array([[1.0, 1.0], [3.0, 3.0], [0.0, 9.0], [9.0, 9.0], [0.0, 0.0], [0.0, 0.0]])
     F_best = np.full((6, 2), 2.0)
     violation, violation_best = np.array([0, 0, 0, 0, 1, 1.0]), np.array([0, 0, 0, 0.5, 0, 1.0])
-    wins = np.mean(
-        [replaces(F, violation, F_best, violation_best, np.random.default_rng(s)) for s in range(400)], axis=0
-    )
+    found, best = Points(F, F, violation), Points(F_best, F_best, violation_best)
+    wins = np.mean([replaces(found, best, np.random.default_rng(s)) for s in range(400)], axis=0)
     assert wins[[0, 1, 3, 4, 5]].tolist() == [1, 0, 1, 0, 0]
     assert 0.4 < wins[2] < 0.6
 

@@ -20,7 +20,7 @@ from nas.diversity import Explode, Perturb
 from nas.moqpso import MOQPSO
 from nas.qpso import QPSO, improves
 from nas.quantum import BOUNDARIES, MEAN_BESTS, Motion
-from nas.swarm import budget_spent
+from nas.swarm import Points, budget_spent
 from spaces import InputError
 
 
@@ -208,7 +208,8 @@ def test_the_best_sound_point_is_found_where_the_constraint_binds():
 def test_feasibility_goes_before_the_objective():
     f, violation = np.array([9.0, -9.0, 1.0, 1.0, -9.0]), np.array([0.0, 1.0, 0.0, 0.5, 0.5])
     f_best, violation_best = np.array([0.0, 0.0, 2.0, 0.0, 0.0]), np.array([0.1, 0.0, 0.0, 1.0, 0.5])
-    assert improves(f, violation, f_best, violation_best).tolist() == [True, False, True, True, False]
+    found, best = (Points(F[:, None], F[:, None], v) for F, v in ((f, violation), (f_best, violation_best)))
+    assert improves(found, best).tolist() == [True, False, True, True, False]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -311,8 +312,7 @@ class Still(QPSO):
     """Without spread and with phi 0 or 1 alike, positions are the leader's: shows what particles are drawn around."""
 
     def _infill(self):
-        self.pop.set("X", np.zeros((len(self.pop), self.problem.n_var)))
-        self.swarm.x[:] = 0.0
+        self.swarm.best.x[:] = self.swarm.now.x[:] = 0.0
         return super()._infill()
 
 
@@ -325,7 +325,7 @@ def test_perturbing_moves_what_is_drawn_around_and_no_personal_best():
         algorithm.setup(problem, termination=("n_gen", 10), seed=1)
         algorithm.tell(infills=Evaluator().eval(problem, algorithm.ask()))
         moved[name] = algorithm.ask().get("X")
-        assert (algorithm.pop.get("X") == 0).all()
+        assert (algorithm.swarm.best.x == 0).all()
     assert (moved["plain"] == 0).all()
     signs = np.sign(moved["perturbed"])  # phi times one mutant of the leader
     assert (signs == signs[0]).all()
@@ -358,14 +358,14 @@ def test_a_chooser_sees_all_candidates_and_decides_who_moves_where(algorithm):
     swarm = algorithm(6, chooser=chooser, n_candidates=5)
     swarm.setup(problem, termination=NoTermination(), seed=1)
     swarm.tell(infills=Evaluator().eval(problem, swarm.ask()))
-    before = swarm.swarm.x.copy()
+    before = swarm.swarm.now.x.copy()
     infills = swarm.ask()
     assert chooser.shapes == [(5, 6, 3)]
     assert chooser.problems == [problem]
     np.testing.assert_array_equal(infills.get("X"), chooser.chosen[0])
     swarm.tell(infills=Evaluator().eval(problem, infills))
-    np.testing.assert_array_equal(swarm.swarm.x[1::2], chooser.chosen[0])
-    np.testing.assert_array_equal(swarm.swarm.x[::2], before[::2])
+    np.testing.assert_array_equal(swarm.swarm.now.x[1::2], chooser.chosen[0])
+    np.testing.assert_array_equal(swarm.swarm.now.x[::2], before[::2])
     assert len(swarm.pop) == 6
 
 
