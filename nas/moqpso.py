@@ -42,7 +42,8 @@ class MOQPSO(Algorithm):  # type: ignore[misc]  # pymoo is untyped
         sampling: pymoo's sampling operator, array or population for the first generation; uniform by default.
         control: What is done when diversity is lost: nothing, ``explode``, ``perturb``, or an `Explode` or `Perturb`
             with thresholds of its own.
-        motion: Schedule of the contraction-expansion coefficient, and boundaries.
+        motion: Schedule of the contraction-expansion coefficient, and boundaries, which clip by default: the ends
+            of a front often lie on them.
         chooser: Decides which of the candidates are evaluated, if given.
         n_candidates: Positions drawn for each particle and generation when there is a chooser.
         **options: Options of pymoo's `Algorithm`.
@@ -68,7 +69,7 @@ class MOQPSO(Algorithm):  # type: ignore[misc]  # pymoo is untyped
             raise InputError(f"archive_size must be at least 1, got {archive_size}")
         self.pop_size, self.archive_size = pop_size, archive_size
         self.initialization = Initialization(FloatRandomSampling() if sampling is None else sampling)
-        self.swarm = Swarm(control, motion or Motion(), chooser, n_candidates)
+        self.swarm = Swarm(control, motion or Motion(boundary="clip"), chooser, n_candidates)
 
     @property
     def trace(self) -> list[Generation]:
@@ -88,7 +89,8 @@ class MOQPSO(Algorithm):  # type: ignore[misc]  # pymoo is untyped
     def _infill(self) -> Population | None:
         archive = measure(self.problem, self.opt)
         leaders = archive.x[by_crowding(archive.F, len(self.swarm.now.x), self.random_state)]
-        return self.swarm.propose(self, leaders, self.swarm.best.x.mean(axis=0))
+        order = self.random_state.permutation(len(leaders))
+        return self.swarm.propose(self, order, leaders, self.swarm.best.x.mean(axis=0))
 
     def _advance(self, infills: Population | None = None, **_: Any) -> None:
         self.swarm.settle(self, infills, lambda found, best: replaces(found, best, self.random_state))

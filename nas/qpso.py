@@ -81,7 +81,7 @@ class QPSO(Algorithm):  # type: ignore[misc]  # pymoo is untyped
     def _infill(self) -> Population | None:
         best = self.swarm.best
         order = best_first(best)
-        return self.swarm.propose(self, best.x[order[0]], self.mean_best(best.x, order))
+        return self.swarm.propose(self, order, best.x[order[0]], self.mean_best(best.x, order))
 
     def _advance(self, infills: Population | None = None, **_: Any) -> None:
         self.swarm.settle(self, infills, improves)

@@ -120,7 +120,7 @@ class Motion:
         start: Contraction-expansion coefficient at the start of the budget.
         end: The coefficient at its end.
         generations: Generations over which the coefficient runs from start to end; None takes the budget of the
-            termination (evaluations, generations or time). Without either it stays half-way between the two.
+            termination (evaluations, generations or time). Without either all stays as it is half-way.
         boundary: What is done about positions outside the box: ``clip``, ``reflect`` or ``redraw``.
 
     Raises:
@@ -130,7 +130,7 @@ class Motion:
     start: float = 1.0
     end: float = 0.5
     generations: int | None = None
-    boundary: str = "clip"
+    boundary: str = "reflect"
 
     def __post_init__(self) -> None:
         if not 0 < self.end <= self.start:

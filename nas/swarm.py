@@ -24,7 +24,7 @@ from nas.diversity import (
     acts,
     distance_to_average,
     fitness_diversity,
-    mutate_leader,
+    mutants,
     resolve_control,
 )
 from nas.quantum import BOUNDARIES, Motion, contraction, quantum_step
@@ -144,31 +144,31 @@ class Swarm:
         self.F_extent = np.zeros(algorithm.problem.n_obj)
         self._record(algorithm.problem, 1)
 
-    def propose(self, algorithm: Algorithm, leaders: Floats, mean_best: Floats) -> Population | None:
+    def propose(self, algorithm: Algorithm, order: Rows, leaders: Floats, mean_best: Floats) -> Population | None:
         """Return the next individuals to evaluate, each with its ``particle``, or None if nothing is left.
 
         Args:
             algorithm: The algorithm whose budget and randomness are used.
+            order: All particles; the first try mutants when a control wants some.
             leaders: Leader of all ``(n_var,)``, or one for each particle ``(n, n_var)``.
             mean_best: Mean best position, ``(n_var,)``.
         """
         problem, random_state = algorithm.problem, algorithm.random_state
-        xl, xu = problem.bounds()
-        within = BOUNDARIES[self.motion.boundary]
         self.alpha = self._schedule(algorithm)
         self.acting = acts(self.control, self.acting, self.trace[-1].diversity, self.progress)
         if self.acting and isinstance(self.control, Explode):
             self.alpha = self.control.alpha
-        if self.acting and isinstance(self.control, Perturb):
-            leaders = mutate_leader(leaders, xu - xl, self.control.strength, random_state)
-            leaders = within(leaders, xl, xu, random_state)
-        x = (
-            self.now.x
-            if self.chooser is None
-            else np.broadcast_to(self.now.x, (self.n_candidates, *self.now.x.shape))
-        )
+        x = self.now.x
+        if self.chooser is not None:
+            x = np.broadcast_to(x, (self.n_candidates, *x.shape))
         positions = quantum_step(x, self.best.x, leaders, mean_best, self.alpha, random_state)
-        positions = within(positions, xl, xu, random_state)
+        xl, xu = problem.bounds()
+        if self.acting and isinstance(self.control, Perturb):
+            tried = order[: max(1, round(self.control.share * len(order)))]
+            followed = np.broadcast_to(leaders, x.shape)[..., tried, :]
+            diversity = self.trace[-1].diversity
+            positions[..., tried, :] = mutants(followed, xu - xl, self.control.scale, diversity, random_state)
+        positions = BOUNDARIES[self.motion.boundary](positions, xl, xu, random_state)
         if self.chooser is None:
             return Population.new(X=positions, particle=np.arange(len(positions)))
         particles, chosen = self.chooser(problem, positions, random_state)
@@ -188,19 +188,27 @@ class Swarm:
             raise InputError("tell takes the individuals that ask returned, got others (without their particle)")
         found = measure(algorithm.problem, infills)
         self.now.put(rows, found)
-        better = replaces(found, self.best.take(rows))
-        self.best.put(rows[better], found.take(better))
-        algorithm.pop[rows[better]] = infills[better]
+        self._remember(algorithm, infills, rows, found, replaces(found, self.best.take(rows)))
+        if self.acting and isinstance(self.control, Explode) and self.control.forget:
+            leader = np.lexsort((self.best.F[:, 0], self.best.violation))[0]
+            as_sound = found.violation <= self.best.violation[rows]
+            self._remember(algorithm, infills, rows, found, as_sound & (rows != leader))
         self._record(algorithm.problem, algorithm.n_iter)
+
+    def _remember(
+        self, algorithm: Algorithm, infills: Population, rows: Rows, found: Points, which: NDArray[np.bool_]
+    ) -> None:
+        """Make some of the evaluated individuals the personal bests of their particles."""
+        self.best.put(rows[which], found.take(which))
+        algorithm.pop[rows[which]] = infills[which]
 
     def _schedule(self, algorithm: Algorithm) -> float:
         """Return the coefficient that the budget calls for, and remember how far the search is."""
         if self.motion.generations is not None:
-            spent: float | None = (algorithm.n_iter - 1) / self.motion.generations
+            spent = (algorithm.n_iter - 1) / self.motion.generations
         else:
-            spent = budget_spent(algorithm.termination)
-        if spent is None:
-            return contraction(0.5, self.motion.start, self.motion.end)
+            share = budget_spent(algorithm.termination)
+            spent = 0.5 if share is None else share
         self.progress = min(max(self.progress, spent), 1.0)
         return contraction(self.progress, self.motion.start, self.motion.end)
 

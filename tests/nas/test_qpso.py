@@ -16,12 +16,15 @@ from pymoo.optimize import minimize
 from pymoo.termination import get_termination
 from pymoo.termination.default import DefaultSingleObjectiveTermination
 
-from nas.diversity import Explode, Perturb
+from nas.diversity import Explode, Perturb, Thresholds
 from nas.moqpso import MOQPSO
 from nas.qpso import QPSO, improves
 from nas.quantum import BOUNDARIES, MEAN_BESTS, Motion
 from nas.swarm import Points, budget_spent
 from spaces import InputError
+
+ALWAYS = Thresholds(first=1.0, last=1.0, recovery=1.0, until=1.0)
+"""Diversity is never above these: the control always acts."""
 
 
 class Shifted(Problem):
@@ -109,7 +112,7 @@ def test_a_box_of_a_single_point_is_no_error():
     seed=st.integers(0, 2**32 - 1),
     low=st.floats(-1e6, 1e6),
     width=st.floats(0, 1e6),
-    control=st.sampled_from([None, Explode(1.0, 1.0, until=1.0), Perturb(1.0, 1.0, strength=10.0, until=1.0)]),
+    control=st.sampled_from([None, Explode(ALWAYS), Perturb(ALWAYS, scale=10.0)]),
     boundary=st.sampled_from(sorted(BOUNDARIES)),
 )
 def test_nothing_outside_the_box_is_ever_evaluated(n_var, pop_size, seed, low, width, control, boundary):
@@ -137,7 +140,7 @@ def test_the_seed_decides_everything_and_global_generators_are_left_alone(algori
     before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
 
     def run(seed):
-        swarm = algorithm(6, control=Perturb(1.0, 1.0))
+        swarm = algorithm(6, control=Perturb(ALWAYS))
         return minimize(Shifted(3), swarm, ("n_gen", 12), seed=seed).algorithm.pop.get("X")
 
     np.testing.assert_array_equal(run(1), run(1))
@@ -289,9 +292,10 @@ def test_the_record_of_a_run_is_a_table_of_its_generations():
 
 
 def test_an_explosion_raises_diversity_from_below_the_low_threshold_to_recovery():
-    control = Explode(d_low=0.01, d_recovered=0.1, until=1.0)
+    control = Explode(Thresholds(first=0.01, last=0.01, recovery=10.0, until=1.0))
     trace = minimize(Shifted(5), QPSO(10, control=control), ("n_gen", 400), seed=1).algorithm.trace
-    assert any(generation.acted for generation in trace)
+    acted = [generation.acted for generation in trace]
+    assert 5 < sum(acted) < 200
     for before, after in pairwise(trace):
         if after.acted:
             assert before.diversity < (0.1 if before.acted else 0.01)
@@ -302,34 +306,71 @@ def test_an_explosion_raises_diversity_from_below_the_low_threshold_to_recovery(
             assert before.diversity >= 0.01
 
 
+def test_thresholds_fall_with_the_budget():
+    control = Explode(Thresholds(first=0.1, last=1e-5, recovery=1.0, until=1.0))
+    trace = minimize(Shifted(5), QPSO(10, control=control), ("n_gen", 100), seed=1).algorithm.trace
+    assert any(generation.acted for generation in trace)
+    for spent, (before, after) in enumerate(pairwise(trace), start=1):
+        assert after.acted == (before.diversity < 0.1 * 1e-4 ** (spent / 100))
+
+
+def test_an_explosion_forgets_all_personal_bests_but_the_leader_and_no_sound_one_for_an_unsound_one():
+    problem = Circle()
+    for forget in (True, False):
+        algorithm = QPSO(30, control=Explode(ALWAYS, alpha=1.5, forget=forget))
+        algorithm.setup(problem, termination=("n_gen", 12), seed=1)
+        lost = 0
+        for _ in range(10):
+            before = algorithm.pop.get("F", "CV") if algorithm.is_initialized else None
+            algorithm.tell(infills=Evaluator().eval(problem, algorithm.ask()))
+            if before is not None:
+                F, CV = algorithm.pop.get("F", "CV")
+                assert (before[1] >= CV).all()
+                assert F[CV <= 0].min() >= algorithm.opt[0].F
+                lost += np.sum((before[0] < F) & (before[1] == CV))
+                sound = before[1][:, 0] == 0
+                assert not sound.any() or before[0][sound].min() >= algorithm.opt[0].F
+        assert (lost > 0) == forget
+
+
 def test_a_control_leaves_the_end_of_the_budget_to_refinement():
-    control = Explode(d_low=0.5, d_recovered=0.5, until=0.75)
+    control = Explode(Thresholds(first=0.5, last=0.5, recovery=1.0, until=0.75))
     trace = minimize(Shifted(5), QPSO(10, control=control), ("n_gen", 100), seed=1).algorithm.trace
     assert [g.acted for g in trace] == [False] + [True] * 74 + [False] * 25
 
 
-class Still(QPSO):
-    """Without spread and with phi 0 or 1 alike, positions are the leader's: shows what particles are drawn around."""
+@pytest.mark.parametrize("n_candidates", [1, 3])
+def test_perturbing_tries_mutants_of_the_leader_alone_and_lets_all_others_make_their_step(n_candidates):
+    problem = Shifted(30)
+    drawn = {}
+    for name, control in {"plain": None, "perturbed": Perturb(ALWAYS, share=0.2)}.items():
 
-    def _infill(self):
-        self.swarm.best.x[:] = self.swarm.now.x[:] = 0.0
-        return super()._infill()
+        def keep(problem, positions, random_state, name=name):
+            drawn[name] = positions
+            return np.arange(20), positions[0]
 
-
-def test_perturbing_moves_what_is_drawn_around_and_no_personal_best():
-    control = Perturb(d_low=1.0, d_recovered=1.0, strength=0.1)
-    problem = Shifted(4)
-    moved = {}
-    for name, active in {"plain": None, "perturbed": control}.items():
-        algorithm = Still(5, control=active)
+        algorithm = QPSO(20, control=control, chooser=keep, n_candidates=n_candidates)
         algorithm.setup(problem, termination=("n_gen", 10), seed=1)
         algorithm.tell(infills=Evaluator().eval(problem, algorithm.ask()))
-        moved[name] = algorithm.ask().get("X")
-        assert (algorithm.swarm.best.x == 0).all()
-    assert (moved["plain"] == 0).all()
-    signs = np.sign(moved["perturbed"])  # phi times one mutant of the leader
-    assert (signs == signs[0]).all()
-    assert (signs != 0).all()
+        algorithm.ask()
+        F, leader = algorithm.pop.get("F")[:, 0], algorithm.opt[0].X
+    tried = np.argsort(F)[:4]
+    others = np.setdiff1d(np.arange(20), tried)
+    np.testing.assert_array_equal(drawn["plain"][:, others], drawn["perturbed"][:, others])
+    changed = (drawn["perturbed"][:, tried] != leader).sum(axis=2)
+    assert changed.min() >= 1
+    assert changed.max() <= 8  # of 30, each with probability 1/30
+    assert len(np.unique(drawn["perturbed"][:, tried].reshape(-1, 30), axis=0)) == 4 * n_candidates
+
+
+def test_a_mutant_becomes_the_leader_only_if_it_is_better():
+    algorithm = told(QPSO(6, control=Perturb(ALWAYS, share=1.0)), Shifted(4), 60, termination=("n_gen", 60))
+    assert all(generation.acted for generation in algorithm.trace[1:])
+    assert algorithm.opt[0].F < 1e-2
+    for _ in range(5):
+        before = algorithm.pop.get("F")
+        algorithm.tell(infills=Evaluator().eval(algorithm.problem, algorithm.ask()))
+        assert (algorithm.pop.get("F") <= before).all()
 
 
 # Choosers

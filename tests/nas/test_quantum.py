@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from nas.diversity import (
     Explode,
     Perturb,
+    Thresholds,
     acts,
     distance_to_average,
     fitness_diversity,
-    mutate_leader,
+    mutants,
     resolve_control,
 )
 from nas.quantum import BOUNDARIES, Motion, contraction, plain_mean_best, quantum_step, weighted_mean_best
@@ -141,8 +142,8 @@ def test_fitness_diversity_knows_neither_units_nor_offsets():
     assert fitness_diversity(np.zeros((0, 1)), np.zeros(1)) == 0
 
 
-def test_a_control_acts_from_its_low_threshold_until_recovery_and_not_in_the_final_refinement():
-    control = Explode(d_low=0.1, d_recovered=0.2, until=0.5)
+def test_a_control_acts_from_its_threshold_until_recovery_and_not_in_the_final_refinement():
+    control = Explode(Thresholds(first=0.1, last=0.1, recovery=2.0, until=0.5))
     assert not acts(control, False, 0.1, 0.0)
     assert acts(control, False, 0.09, 0.0)
     assert acts(control, True, 0.19, 0.0)
@@ -151,27 +152,41 @@ def test_a_control_acts_from_its_low_threshold_until_recovery_and_not_in_the_fin
     assert not acts(None, True, 0.0, 0.0)
 
 
-def test_a_mutant_of_the_leader_is_as_far_as_its_strength_says_and_leaves_fixed_variables():
-    extent = np.array([3.0, 4.0, 0.0])
-    mutants = mutate_leader(np.ones((20_000, 3)), extent, 0.1, np.random.default_rng(1))
-    np.testing.assert_allclose(mutants.std(axis=0), [0.5, 0.5, 0.0], rtol=0.03)
-    np.testing.assert_allclose(mutants.mean(axis=0), 1.0, atol=0.02)
+def test_thresholds_fall_on_a_line_over_their_logarithm():
+    thresholds = Thresholds(first=1e-2, last=1e-6, recovery=5.0)
+    assert [thresholds.low(t) for t in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([1e-2, 1e-3, 1e-4, 1e-6])
+    assert thresholds.recovered(0.5) == pytest.approx(5e-4)
+
+
+def test_mutants_differ_in_few_entries_by_all_distances_and_leave_fixed_variables():
+    extent = np.array([10.0, 20.0, 0.0, 10.0])
+    moved = mutants(np.ones((40_000, 4)), extent, 0.3, 1e-4, np.random.default_rng(1)) - 1
+    assert (moved[:, 2] == 0).all()
+    # one entry by choice, the others by 1/4 each; a quarter of the choices fall on the fixed one
+    assert (moved != 0)[:, 0].mean() == pytest.approx(1 - (3 / 4) ** 2, abs=0.01)
+    reach = np.abs(moved[moved[:, 0] != 0, 0]) / 3
+    assert np.quantile(np.log10(reach), [0.1, 0.5, 0.9]) == pytest.approx([-3.8, -2.2, -0.55], abs=0.15)
+    assert np.abs(moved[:, 1]).mean() == pytest.approx(2 * np.abs(moved[:, 0]).mean(), rel=0.1)
+    assert (mutants(np.ones((5, 4)), extent, 0.3, 0.0, np.random.default_rng(1)) != 1).any()
 
 
 def test_controls_come_by_name_or_with_thresholds_of_their_own():
     assert resolve_control("explode") == Explode()
     assert resolve_control("perturb") == Perturb()
     assert resolve_control(None) is None
-    assert resolve_control(own := Perturb(strength=0.5)) is own
+    assert resolve_control(own := Perturb(scale=0.5)) is own
 
 
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
         (lambda: resolve_control("melt"), r"one of \['explode', 'perturb'\] or None, got 'melt'"),
-        (lambda: Explode(d_low=0.2, d_recovered=0.1), "got 0.2 and 0.1"),
-        (lambda: Perturb(until=1.5), "got 1.5"),
-        (lambda: Perturb(strength=0), "strength must be above 0, got 0"),
+        (lambda: Thresholds(first=0.1, last=0.2), "got last 0.2 and first 0.1"),
+        (lambda: Thresholds(last=0.0), "got last 0.0"),
+        (lambda: Thresholds(recovery=0.5), "recovery must be at least 1, got 0.5"),
+        (lambda: Thresholds(until=1.5), "got 1.5"),
+        (lambda: Perturb(scale=0), "scale must be above 0, got 0"),
+        (lambda: Perturb(share=0), "share must be above 0 and at most 1, got 0"),
         (lambda: Explode(alpha=0), "alpha must be above 0, got 0"),
         (lambda: Motion(start=0.5, end=1.0), "got start 0.5 and end 1.0"),
         (lambda: Motion(generations=0), "at least 1 or None, got 0"),
