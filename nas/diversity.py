@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -151,16 +152,16 @@ CONTROLS: dict[str, Control] = {"explode": Explode(), "perturb": Perturb()}
 """Controls of diversity by name, with their default thresholds."""
 
 
-def resolve_control(control: str | Control | None) -> Control | None:
+def resolve_control(control: str | Control | None, named: Mapping[str, Control] = CONTROLS) -> Control | None:
     """Return a control given by its name, or as it is.
 
     Raises:
         InputError: If there is no such control.
     """
     if isinstance(control, str):
-        if control not in CONTROLS:
-            raise InputError(f"control must be one of {sorted(CONTROLS)} or None, got {control!r}")
-        return CONTROLS[control]
+        if control not in named:
+            raise InputError(f"control must be one of {sorted(named)} or None, got {control!r}")
+        return named[control]
     return control
 
 

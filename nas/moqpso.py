@@ -25,10 +25,17 @@ from pymoo.operators.sampling.rnd import FloatRandomSampling
 from pymoo.operators.survival.rank_and_crowding.metrics import get_crowding_function
 from pymoo.util.display.multi import MultiObjectiveOutput
 
-from nas.diversity import Control
+from nas.diversity import Control, Explode, Perturb, Thresholds, resolve_control
 from nas.quantum import Motion
 from nas.swarm import Chooser, Floats, Generation, Points, Rows, Swarm, check_box, check_swarm, measure
 from spaces import InputError
+
+CONTROLS: dict[str, Control] = {
+    "explode": Explode(),
+    "perturb": Perturb(Thresholds(first=1.0, last=1.0, recovery=1.0, until=1.0), share=0.5),
+}
+"""Controls of diversity by name. Positions that are spread along a front are diverse however much was lost across it,
+so ``perturb`` always acts here, for half of the swarm."""
 
 
 class MOQPSO(Algorithm):  # type: ignore[misc]  # pymoo is untyped
@@ -40,8 +47,8 @@ class MOQPSO(Algorithm):  # type: ignore[misc]  # pymoo is untyped
         pop_size: Particles; there are fewer if the sampling returns fewer.
         archive_size: Individuals that the archive keeps at most; the most crowded are dropped one by one.
         sampling: pymoo's sampling operator, array or population for the first generation; uniform by default.
-        control: What is done when diversity is lost: nothing, ``explode``, ``perturb``, or an `Explode` or `Perturb`
-            with thresholds of its own.
+        control: What is done about diversity: a name of `CONTROLS`, an `Explode` or `Perturb` with thresholds of its
+            own, or None.
         motion: Schedule of the contraction-expansion coefficient, and boundaries, which clip by default: the ends
             of a front often lie on them.
         chooser: Decides which of the candidates are evaluated, if given.
@@ -57,7 +64,7 @@ class MOQPSO(Algorithm):  # type: ignore[misc]  # pymoo is untyped
         pop_size: int = 40,
         archive_size: int = 100,
         sampling: Sampling | Population | Floats | None = None,
-        control: str | Control | None = None,
+        control: str | Control | None = "perturb",
         motion: Motion | None = None,
         chooser: Chooser | None = None,
         n_candidates: int = 1,
@@ -69,7 +76,9 @@ class MOQPSO(Algorithm):  # type: ignore[misc]  # pymoo is untyped
             raise InputError(f"archive_size must be at least 1, got {archive_size}")
         self.pop_size, self.archive_size = pop_size, archive_size
         self.initialization = Initialization(FloatRandomSampling() if sampling is None else sampling)
-        self.swarm = Swarm(control, motion or Motion(boundary="clip"), chooser, n_candidates)
+        self.swarm = Swarm(
+            resolve_control(control, CONTROLS), motion or Motion(boundary="clip"), chooser, n_candidates
+        )
 
     @property
     def trace(self) -> list[Generation]:

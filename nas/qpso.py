@@ -17,7 +17,7 @@ from pymoo.core.sampling import Sampling
 from pymoo.operators.sampling.rnd import FloatRandomSampling
 from pymoo.util.display.single import SingleObjectiveOutput
 
-from nas.diversity import Control
+from nas.diversity import Control, resolve_control
 from nas.quantum import MEAN_BESTS, Motion
 from nas.swarm import Chooser, Floats, Generation, Points, Rows, Swarm, check_box, check_swarm
 from spaces import InputError
@@ -60,7 +60,7 @@ class QPSO(Algorithm):  # type: ignore[misc]  # pymoo is untyped
             raise InputError(f"mean_best must be one of {sorted(MEAN_BESTS)}, got {mean_best!r}")
         self.pop_size, self.mean_best = pop_size, MEAN_BESTS[mean_best]
         self.initialization = Initialization(FloatRandomSampling() if sampling is None else sampling)
-        self.swarm = Swarm(control, motion or Motion(), chooser, n_candidates)
+        self.swarm = Swarm(resolve_control(control), motion or Motion(), chooser, n_candidates)
 
     @property
     def trace(self) -> list[Generation]:

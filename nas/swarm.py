@@ -25,7 +25,6 @@ from nas.diversity import (
     distance_to_average,
     fitness_diversity,
     mutants,
-    resolve_control,
 )
 from nas.quantum import BOUNDARIES, Motion, contraction, quantum_step
 from spaces import InputError
@@ -119,21 +118,18 @@ class Swarm:
     """Positions of all particles, the state of the diversity control, and the record of both.
 
     Args:
-        control: Control of diversity, by name or with its thresholds.
+        control: Control of diversity, if there is one.
         motion: How particles move.
         chooser: Decides which candidates are evaluated; without one every particle moves to the one drawn for it.
         n_candidates: Positions drawn for each particle and generation when there is a chooser.
     """
 
-    def __init__(
-        self, control: str | Control | None, motion: Motion, chooser: Chooser | None, n_candidates: int
-    ) -> None:
+    def __init__(self, control: Control | None, motion: Motion, chooser: Chooser | None, n_candidates: int) -> None:
         if n_candidates < 1:
             raise InputError(f"n_candidates must be at least 1, got {n_candidates}")
         if chooser is None and n_candidates > 1:
             raise InputError(f"n_candidates = {n_candidates} needs a chooser, got None")
-        self.control = resolve_control(control)
-        self.motion, self.chooser, self.n_candidates = motion, chooser, n_candidates
+        self.control, self.motion, self.chooser, self.n_candidates = control, motion, chooser, n_candidates
         self.trace: list[Generation] = []
         self.alpha, self.progress, self.acting = float("nan"), 0.0, False
 
