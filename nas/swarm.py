@@ -205,7 +205,7 @@ class Swarm:
         else:
             share = budget_spent(algorithm.termination)
             spent = 0.5 if share is None else share
-        self.progress = min(max(self.progress, spent), 1.0)
+        self.progress = min(spent, 1.0)
         return contraction(self.progress, self.motion.start, self.motion.end)
 
     def _record(self, problem: Problem, generation: int) -> None:

@@ -1,4 +1,4 @@
-"""The pages on neurons and speed run as they stand, and the page on recipes names every key."""
+"""The pages on neurons, speed and swarms run as they stand, and the page on recipes names every key."""
 
 import re
 import shlex
@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import nas
 from nas.cli import app
 from nas.config import DataConfig, RunConfig, ScoringConfig, SearchConfig, WorkersConfig
+from nas.diversity import CONTROLS
 from spaces import SearchSpace
 from supernet.engine import PRECISIONS
 from supernet.neurons import EXECUTORS
@@ -139,6 +140,29 @@ def test_benchmarks_that_the_page_on_speed_names_are_there() -> None:
 @pytest.mark.parametrize("name", [*EXECUTORS, *PRECISIONS])
 def test_the_page_on_speed_says_what_every_executor_and_precision_is(name: str) -> None:
     assert f"| `{name}` |" in (ROOT / "docs/speed.md").read_text(encoding="utf-8")
+
+
+# Swarms
+
+
+def test_the_code_of_the_page_on_swarms_finds_optimum_and_front(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks("docs/qpso.md", "python")
+    assert len(code.splitlines()) <= 15
+    names: dict[str, Any] = {}
+    exec(compile(code, "qpso.md", "exec"), names)
+    assert names["result"].F < 10  # 10,000 random points: about 70
+    assert list(names["trace"].columns) == ["generation", "alpha", "acted", "diversity", "fitness_diversity"]
+    assert len(names["front"].F) == 100
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_the_page_on_swarms_gives_the_thresholds_as_they_are() -> None:
+    text = (ROOT / "docs/qpso.md").read_text(encoding="utf-8")
+    for name, control in CONTROLS.items():
+        (row,) = re.findall(rf"^\| `{name}` \|.*$", text, flags=re.MULTILINE)
+        limits = control.thresholds
+        shown = [float(cell) for cell in row.split("|")[3:7]]
+        assert shown == [limits.first, limits.last, limits.recovery, limits.until]
 
 
 # Recipes

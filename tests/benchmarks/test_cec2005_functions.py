@@ -1,16 +1,10 @@
 """CEC 2005 functions against the official test vectors, plain loops over the definitions, and their optima."""
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-from cec2005_functions import NUMBERS, ROTATED, CecProblem, build_function, data_file, load_data  # noqa: E402
+from cec2005_functions import NUMBERS, ROTATED, CecProblem, build_function, data_file, load_data
 
 pytestmark = pytest.mark.skipif(data_file() is None, reason="SPIKEFRONT_DATA has no cec2005/cec2005_f1_f14.npz")
 

@@ -18,9 +18,9 @@ from pymoo.termination.default import DefaultSingleObjectiveTermination
 
 from nas.diversity import Explode, Perturb, Thresholds
 from nas.moqpso import MOQPSO
-from nas.qpso import QPSO, improves
+from nas.qpso import QPSO, best_first, improves
 from nas.quantum import BOUNDARIES, MEAN_BESTS, Motion
-from nas.swarm import Points, budget_spent
+from nas.swarm import Points, budget_spent, measure
 from spaces import InputError
 
 ALWAYS = Thresholds(first=1.0, last=1.0, recovery=1.0, until=1.0)
@@ -181,6 +181,19 @@ def test_individuals_of_someone_else_are_refused():
         algorithm.tell(infills=Evaluator().eval(problem, Population.new(X=np.zeros((4, 3)))))
 
 
+@pytest.mark.parametrize("algorithm", [QPSO, MOQPSO])
+def test_what_was_asked_for_belongs_to_the_asker(algorithm):
+    problem = Shifted(3)
+    swarm = algorithm(6)
+    swarm.setup(problem, termination=NoTermination(), seed=5)
+    asked = [Evaluator().eval(problem, swarm.ask())]
+    swarm.tell(infills=asked[0])
+    first = asked[0].get("X")
+    for _ in range(5):
+        swarm.tell(infills=Evaluator().eval(problem, swarm.ask()))
+    np.testing.assert_array_equal(asked[0].get("X"), first)
+
+
 # First generation
 
 
@@ -213,6 +226,22 @@ def test_feasibility_goes_before_the_objective():
     f_best, violation_best = np.array([0.0, 0.0, 2.0, 0.0, 0.0]), np.array([0.1, 0.0, 0.0, 1.0, 0.5])
     found, best = (Points(F[:, None], F[:, None], v) for F, v in ((f, violation), (f_best, violation_best)))
     assert improves(found, best).tolist() == [True, False, True, True, False]
+
+
+def test_the_leader_is_the_best_sound_one_and_else_the_least_violating():
+    F = np.array([[3.0], [-9.0], [1.0], [np.nan]])
+    assert best_first(Points(F, F, np.array([0.0, 2.0, 0.0, np.inf]))).tolist() == [2, 0, 1, 3]
+    assert best_first(Points(F, F, np.array([1.0, 0.5, 3.0, np.inf]))).tolist() == [1, 0, 2, 3]
+
+
+def test_violations_are_measured_and_what_is_no_number_is_the_worst():
+    population = Population.new(
+        X=np.zeros((5, 2)),
+        F=np.array([[1.0], [1.0], [np.nan], [1.0], [-np.inf]]),
+        G=np.array([[-1.0], [2.0], [-1.0], [np.nan], [-1.0]]),
+    )
+    assert measure(Circle(), population).violation.tolist() == [0, 2, np.inf, np.inf, np.inf]
+    assert measure(Shifted(2), population).violation.tolist() == [0, 0, np.inf, 0, np.inf]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
