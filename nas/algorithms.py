@@ -20,7 +20,7 @@ from pymoo.operators.crossover.ux import UniformCrossover
 from pymoo.operators.selection.tournament import TournamentSelection
 
 from nas.problem import ArchitectureProblem
-from spaces import Architecture, InputError, SearchSpace
+from spaces import Genotype, InputError, Space
 
 Config.warnings["not_compiled"] = False
 
@@ -28,11 +28,9 @@ DRAWS = 100
 """Random draws per wanted architecture before the rest of a nearly exhausted space is listed."""
 
 
-def draw_unseen(
-    space: SearchSpace, count: int, seen: set[Architecture], rng: np.random.Generator
-) -> list[Architecture]:
+def draw_unseen(space: Space, count: int, seen: set[Genotype], rng: np.random.Generator) -> list[Genotype]:
     """Return up to ``count`` different architectures outside ``seen``, uniform over those; fewer if few are left."""
-    drawn: dict[Architecture, None] = {}
+    drawn: dict[Genotype, None] = {}
     for _ in range(DRAWS * count):
         if len(drawn) == count:
             return list(drawn)
@@ -81,12 +79,12 @@ class _UnseenSampling(Sampling):  # type: ignore[misc]  # pymoo is untyped
 class _NotSeen(DuplicateElimination):  # type: ignore[misc]  # pymoo is untyped
     """Takes an individual for a duplicate if its architecture was ever proposed."""
 
-    def __init__(self, space: SearchSpace) -> None:
+    def __init__(self, space: Space) -> None:
         super().__init__()
         self.space = space
-        self.seen: set[Architecture] = set()
+        self.seen: set[Genotype] = set()
 
-    def architectures(self, population: Population) -> list[Architecture]:
+    def architectures(self, population: Population) -> list[Genotype]:
         return [self.space.decode(x) for x in population.get("X")]
 
     def _do(self, pop: Population, other: Population | None, is_duplicate: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -133,7 +131,7 @@ class RandomSearch(Algorithm):  # type: ignore[misc]  # pymoo is untyped
     def __init__(self, pop_size: int) -> None:
         super().__init__()
         self.pop_size = pop_size
-        self.seen: set[Architecture] = set()
+        self.seen: set[Genotype] = set()
 
     def _initialize_infill(self) -> Population | None:
         return self._infill()
@@ -149,7 +147,7 @@ class RandomSearch(Algorithm):  # type: ignore[misc]  # pymoo is untyped
         self.pop = infills
 
 
-def _nsga2(space: SearchSpace, population: int) -> Algorithm:
+def _nsga2(space: Space, population: int) -> Algorithm:
     history = _NotSeen(space)
     crossover, mutation = UniformCrossover(prob=0.9), UniformReset()
     selection = TournamentSelection(func_comp=binary_tournament)
@@ -162,7 +160,7 @@ def _nsga2(space: SearchSpace, population: int) -> Algorithm:
     )
 
 
-ALGORITHMS: dict[str, Callable[[SearchSpace, int], Algorithm]] = {
+ALGORITHMS: dict[str, Callable[[Space, int], Algorithm]] = {
     "nsga2": _nsga2,
     "random": lambda _space, population: RandomSearch(population),
 }

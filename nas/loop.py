@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from pymoo.core.algorithm import Algorithm
 
+from nas.evaluation import Evaluation, SplitName
 from nas.problem import ArchitectureProblem
-from nas.scoring import Evaluation, SplitName
 from nas.storage import Store
 from nas.workers import Pool
-from spaces import Architecture
+from spaces import Genotype
 
 OnEvaluation = Callable[[Evaluation], None]
 
@@ -22,7 +22,7 @@ def run_search(
     pool: Pool,
     store: Store,
     budget: int,
-    known: Mapping[Architecture, Evaluation],
+    known: Mapping[Genotype, Evaluation],
     on_evaluation: OnEvaluation,
 ) -> int:
     """Search until the budget is spent or the space exhausted, and return the number of evaluations.
@@ -54,11 +54,11 @@ def run_search(
 
 
 def evaluate(
-    architectures: Sequence[Architecture],
+    architectures: Sequence[Genotype],
     pool: Pool,
     store: Store,
     generation: int,
-    known: Mapping[Architecture, Evaluation],
+    known: Mapping[Genotype, Evaluation],
     on_evaluation: OnEvaluation,
     split: SplitName = "validation",
 ) -> list[Evaluation]:

@@ -13,6 +13,7 @@ import torch
 from evaluators import EnergyModel, Sense, parse_energy_model
 from nas.algorithms import ALGORITHMS, build_algorithm
 from nas.config import RunConfig, load_recipe
+from nas.evaluation import Evaluation
 from nas.folder import create_folder, hold, read_energy_models
 from nas.loop import evaluate, run_search
 from nas.problem import ArchitectureProblem
@@ -20,10 +21,10 @@ from nas.progress import Reporter, Silent
 from nas.report import write_report
 from nas.results import non_dominated
 from nas.run import REFERENCE, Run
-from nas.scoring import Evaluation, build_job, check_metric_names, load_run_data, objective_senses
+from nas.scoring import build_job, check_metric_names, load_run_data, objective_senses
 from nas.storage import STUDIES, Store, open_storage
 from nas.workers import Pool, open_pool
-from spaces import Architecture, InputError, SearchSpace, load_space
+from spaces import Genotype, InputError, SearchSpace, load_space
 from supernet.augment import build_augmentation
 from supernet.checkpoint import weights_digest
 from supernet.data import ImageData
@@ -180,7 +181,7 @@ def _search(prepared: _Prepared, stores: Mapping[str, Store], pool: Pool, report
         reporter.start(store.study.study_name, config.search.evaluations, objectives)
         seed = int(np.random.SeedSequence([config.seed, stream]).generate_state(1)[0])
         algorithm = build_algorithm(name, problem, config.search.population, seed)
-        known: dict[Architecture, Evaluation] = reference.known | found.known | random.known
+        known: dict[Genotype, Evaluation] = reference.known | found.known | random.known
         budget = config.search.evaluations
         run_search(problem, algorithm, pool, store, budget, known, reporter.evaluated)
 
@@ -202,7 +203,7 @@ def _reference_point(prepared: _Prepared, pool: Pool, store: Store, reporter: Re
     return {name: 0.0 if sense == "max" else result.metrics[name] for name, sense in prepared.objectives.items()}
 
 
-def _front(store: Store, problem: ArchitectureProblem) -> list[Architecture]:
+def _front(store: Store, problem: ArchitectureProblem) -> list[Genotype]:
     """Return the non-dominated architectures of a study in the order of submission."""
     sound = [result for result in store.results if result.failure is None]
     points = np.array([problem.point(result.metrics) for result in sound]).reshape(-1, problem.n_obj)

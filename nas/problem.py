@@ -12,7 +12,7 @@ from pymoo.core.problem import Problem
 from pymoo.problems.static import StaticProblem
 
 from evaluators import Sense
-from spaces import SearchSpace
+from spaces import Space
 
 FAILED, SOUND = 1.0, -1.0
 """Constraint values: pymoo takes above 0 as violated."""
@@ -26,7 +26,7 @@ class ArchitectureProblem(Problem):  # type: ignore[misc]  # pymoo is untyped
         objectives: Metric names in the order of F, each with its sense.
     """
 
-    def __init__(self, space: SearchSpace, objectives: Mapping[str, Sense]) -> None:
+    def __init__(self, space: Space, objectives: Mapping[str, Sense]) -> None:
         self.space = space
         self.objectives = dict(objectives)
         super().__init__(

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from evaluators import Sense
-from nas.scoring import Evaluation
+from nas.evaluation import Evaluation
 from supernet.train import TrainProgress
 
 PLAIN_STEP = 0.1

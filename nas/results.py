@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evaluators import Sense
 from nas.storage import DURATION, FAILURE, GENERATION, KEY
-from spaces import SearchSpace
+from spaces import Space
 
 STATES = {
     TrialState.COMPLETE: "complete",
@@ -24,7 +24,7 @@ STATES = {
 
 
 def evaluations_frame(
-    trials: Sequence[FrozenTrial], space: SearchSpace, metrics: Sequence[str], objectives: Mapping[str, Sense]
+    trials: Sequence[FrozenTrial], space: Space, metrics: Sequence[str], objectives: Mapping[str, Sense]
 ) -> pd.DataFrame:
     """Return one row per evaluation, in the order of submission.
 

@@ -11,9 +11,10 @@ from typing import Any
 import pandas as pd
 
 from evaluators import EnergyModel, OperationCounts, Sense, UnderModel, build_evaluators
+from nas.evaluation import SplitName
 from nas.folder import open_energy_models, open_recipe, read_run
 from nas.results import evaluations_frame, front_frame, hypervolume
-from nas.scoring import Scorer, SplitName, build_job, load_run_data, metric_senses, objective_senses, threads
+from nas.scoring import Scorer, build_job, load_run_data, metric_senses, objective_senses, threads
 from nas.storage import (
     STORE,
     STUDIES,
@@ -22,7 +23,7 @@ from nas.storage import (
     read_attributes,
     read_trials,
 )
-from spaces import Architecture, InputError
+from spaces import Architecture, Genotype, InputError
 from supernet.checkpoint import Checkpoint, load_checkpoint
 from supernet.data import ImageData, Split
 from supernet.spikformer import Spikformer, build_supernet
@@ -114,7 +115,7 @@ class Run:
         complete = frame.loc[frame["state"] == "complete", list(self.objectives)].to_numpy(dtype=float)
         return hypervolume(complete, self.objectives, self.reference) if self.reference else 0.0
 
-    def architecture(self, key: str) -> Architecture:
+    def architecture(self, key: str) -> Genotype:
         """Return the architecture of a key, or of the beginning of a key that no other shares.
 
         Raises:
@@ -122,9 +123,9 @@ class Run:
         """
         return self._architectures([key])[0]
 
-    def _architectures(self, keys: Sequence[str]) -> list[Architecture]:
+    def _architectures(self, keys: Sequence[str]) -> list[Genotype]:
         """Return architectures by keys as of :meth:`architecture`, and read the trials once."""
-        evaluated = [read_architecture(trial) for study in STUDIES for trial in self._trials(study)]
+        evaluated = [read_architecture(trial, self.space) for study in STUDIES for trial in self._trials(study)]
         architectures = []
         for key in keys:
             found = {a.key: a for a in evaluated if key and a.key.startswith(key)}
@@ -135,6 +136,10 @@ class Run:
                 )
             architectures.append(found.popitem()[1])
         return architectures
+
+    def networks(self, keys: Sequence[str]) -> list[Architecture]:
+        """Return architectures by keys as of :meth:`architecture`, which a supernet can run."""
+        return [a for a in self._architectures(keys) if isinstance(a, Architecture)]
 
     def training(self, supernet: Spikformer | None = None) -> Checkpoint:
         """Return the state of the supernet's training, and load its weights if a supernet is given."""
@@ -171,7 +176,7 @@ class Run:
         Raises:
             InputError: If a key, the supernet or the images are not right, or the network cannot be run.
         """
-        architectures = self._architectures(keys)
+        architectures = self.networks(keys)
         job = build_job(self.config, self.data, self.supernet())
         splits: dict[SplitName, Split] = {"validation": job.splits["validation"].head(images)}
         job = replace(job, metrics=(), options={}, splits=splits, calibration=job.calibration.head(calibration))
@@ -189,7 +194,7 @@ class Run:
         It takes images normalised by ``Normalise(*run.data.moments)``, ``(B, C, H, W)``, to logits
         ``(B, classes)``.
         """
-        supernet, architecture = self.supernet(), self.architecture(key)
+        supernet, (architecture,) = self.supernet(), self.networks([key])
         job = build_job(self.config, self.data, supernet, self._models)
         with threads(job.threads):  # as in a search on a CPU, so that it is the same network to the last bit
             return Scorer(job).candidate(architecture).subnet

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,33 +25,16 @@ from evaluators import (
     score,
 )
 from nas.config import RunConfig
-from spaces import Architecture, InputError, SearchSpace, Skeleton
+from nas.evaluation import Evaluation, SplitName
+from spaces import Architecture, InputError, Skeleton, Space
 from supernet.data import ImageData, Normalise, Split, load_data
-from supernet.engine import Engine
+from supernet.device import keep_large_blocks
+from supernet.engine import Engine, in_turns
 from supernet.engine.scoring import MEMORY
 from supernet.spikformer import Spikformer
 
 RESULT_COLUMNS = ("number", "key", "generation", "state", "duration", "failure", "is_pareto")
 """Columns of the results beside genes and metrics."""
-
-SplitName = Literal["validation", "test"]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Result of scoring one architecture.
-
-    Attributes:
-        architecture: What was scored.
-        metrics: Values by metric name, empty if the scoring failed.
-        seconds: Wall time of the scoring.
-        failure: Why there are no metrics, or None.
-    """
-
-    architecture: Architecture
-    metrics: Mapping[str, float]
-    seconds: float
-    failure: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +75,15 @@ class ScoringJob:
     memory: int = MEMORY
     device: str = "cpu"
     energy_models: Mapping[str, EnergyModel] = field(default_factory=dict)
+
+    def open(self) -> Scorer:
+        """Return what scores, in the worker's process."""
+        keep_large_blocks()
+        return Scorer(self)
+
+    def in_turns(self, architectures: Sequence[Architecture]) -> list[Architecture]:
+        """Return architectures such that those with equal stages follow each other."""
+        return list(in_turns(architectures))
 
 
 @contextmanager
@@ -214,7 +206,7 @@ def objective_senses(config: RunConfig, models: Models = None) -> dict[str, Sens
     return {name: senses[name] for name in objectives}
 
 
-def check_metric_names(config: RunConfig, space: SearchSpace, models: Models = None) -> None:
+def check_metric_names(config: RunConfig, space: Space, models: Models = None) -> None:
     """Check that no metric takes the name of another column of the results.
 
     Raises:

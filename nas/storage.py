@@ -22,8 +22,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from evaluators import Sense
-from nas.scoring import Evaluation
-from spaces import LAYER_GENES, Architecture, InputError, SearchSpace
+from nas.evaluation import Evaluation
+from spaces import Genotype, InputError, Space
 
 STORE = "study.db"
 
@@ -85,7 +85,7 @@ class Store:
         objectives: Objectives in order, each with its sense.
     """
 
-    def __init__(self, storage: RDBStorage, name: str, space: SearchSpace, objectives: Mapping[str, Sense]) -> None:
+    def __init__(self, storage: RDBStorage, name: str, space: Space, objectives: Mapping[str, Sense]) -> None:
         self._storage, self._space, self._objectives = storage, space, tuple(objectives)
         with _sound(storage.url):
             self.study = optuna.create_study(
@@ -98,35 +98,34 @@ class Store:
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 self.study.set_metric_names(list(objectives))
             self._study_id = storage.get_study_id_from_name(name)
-            self._trials: dict[Architecture, int] = {}
-            self.known: dict[Architecture, Evaluation] = {}
+            self._trials: dict[Genotype, int] = {}
+            self.known: dict[Genotype, Evaluation] = {}
             for trial in self.study.get_trials(deepcopy=False):
-                architecture = read_architecture(trial)
+                architecture = read_architecture(trial, space)
                 self._trials[architecture] = trial._trial_id
                 if trial.state.is_finished():
-                    self.known[architecture] = read_evaluation(trial)
+                    self.known[architecture] = read_evaluation(trial, space)
 
     @property
     def results(self) -> list[Evaluation]:
         """Results so far in the order of submission."""
         return [self.known[architecture] for architecture in self._trials if architecture in self.known]
 
-    def open(self, architecture: Architecture, generation: int) -> None:
+    def open(self, architecture: Genotype, generation: int) -> None:
         """Open a trial, unless the architecture has one: left open by a crash, or closed."""
         if architecture in self._trials:
             return
         genes = architecture.genes
         trial = create_trial(
             state=TrialState.RUNNING,
-            params=genes,
+            params=dict(genes),
             distributions={name: self._distribution(name) for name in genes},
             user_attrs={KEY: architecture.key, GENERATION: generation},
         )
         self._trials[architecture] = self._storage.create_new_trial(self._study_id, template_trial=trial)
 
     def _distribution(self, column: str) -> BaseDistribution:
-        gene = column if column in self._space.genes else column.rsplit("_", 1)[0]
-        return CategoricalDistribution(self._space.genes[gene].choices)
+        return CategoricalDistribution(self._space.choices(column))
 
     def close(self, evaluation: Evaluation) -> None:
         """Record the result of an open trial; a closed one stays as it is."""
@@ -163,22 +162,18 @@ def read_attributes(storage: RDBStorage, name: str) -> dict[str, Any]:
             return {}
 
 
-def read_architecture(trial: FrozenTrial) -> Architecture:
+def read_architecture(trial: FrozenTrial, space: Space) -> Genotype:
     """Return the architecture that a trial's parameters name."""
-    genes: dict[str, Any] = trial.params
-    layers = [{gene: genes[f"{gene}_{layer}"] for gene in LAYER_GENES} for layer in range(genes["depth"])]
-    return Architecture.from_dict(
-        {"embed_dim": genes["embed_dim"], "timesteps": genes["timesteps"], "layers": layers}
-    )
+    return space.architecture(trial.params)
 
 
-def read_evaluation(trial: FrozenTrial) -> Evaluation:
+def read_evaluation(trial: FrozenTrial, space: Space) -> Evaluation:
     """Return the result that a finished trial holds."""
     attributes = trial.user_attrs
     complete = trial.state == TrialState.COMPLETE
     metrics = {name: value for name, value in attributes.items() if name not in _BOOKKEEPING}
     return Evaluation(
-        read_architecture(trial),
+        read_architecture(trial, space),
         metrics if complete else {},
         cast(float, attributes.get(DURATION, 0.0)),
         None if complete else str(attributes.get(FAILURE, "no reason recorded")),

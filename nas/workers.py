@@ -13,10 +13,8 @@ from typing import Any, Protocol, Self
 import ray
 from ray._private import ray_constants
 
-from nas.scoring import Evaluation, Scorer, ScoringJob, SplitName
-from spaces import Architecture, InputError
-from supernet.device import keep_large_blocks
-from supernet.engine import in_turns
+from nas.evaluation import Evaluation, Job, Scores, SplitName
+from spaces import Genotype, InputError
 
 _DEATHS = (
     ray.exceptions.RayActorError,
@@ -38,7 +36,7 @@ GROUPS_PER_WORKER = 2
 class Pool(Protocol):
     """Workers that score architectures; used as a context manager."""
 
-    def submit(self, architecture: Architecture, split: SplitName = "validation") -> None:
+    def submit(self, architecture: Genotype, split: SplitName = "validation") -> None:
         """Hand in an architecture to be scored on a split; returns at once."""
         ...
 
@@ -55,15 +53,15 @@ class LocalPool:
     """Scores in this process, in the order of submission; what waits is scored together.
 
     Args:
-        job: Supernet, images and evaluators.
+        job: Supernet, images and evaluators, or a table.
     """
 
-    def __init__(self, job: ScoringJob) -> None:
-        self._scorer = Scorer(job)
-        self._queue: deque[tuple[Architecture, SplitName]] = deque()
+    def __init__(self, job: Job) -> None:
+        self._scorer = job.open()
+        self._queue: deque[tuple[Genotype, SplitName]] = deque()
         self._results: Iterator[Evaluation] = iter(())
 
-    def submit(self, architecture: Architecture, split: SplitName = "validation") -> None:
+    def submit(self, architecture: Genotype, split: SplitName = "validation") -> None:
         """Queue an architecture."""
         self._queue.append((architecture, split))
 
@@ -88,7 +86,7 @@ class LocalPool:
 
 
 class RayPool:
-    """Scores in Ray actors, each of which loads the supernet once.
+    """Scores in Ray actors, each of which opens the job once.
 
     Nothing is started before the first ``submit``. What waits when a result is asked for is dealt out in groups that
     share as many stages as possible; a worker scores a group together and hands over each result as it has it. The
@@ -97,21 +95,21 @@ class RayPool:
     what it was scoring is scored again, and has failed if it kills :data:`MAX_DEATHS` workers.
 
     Args:
-        job: Supernet, images and evaluators.
+        job: Supernet, images and evaluators, or a table.
         count: Number of actors.
     """
 
-    def __init__(self, job: ScoringJob, count: int) -> None:
+    def __init__(self, job: Job, count: int) -> None:
         self._job, self._count = job, count
         self._job_reference: Any = None
         self._owns_cluster = False
         self._idle: deque[Any] = deque()
-        self._queue: deque[tuple[Architecture, SplitName]] = deque()
-        self._running: dict[Any, tuple[Any, deque[Architecture], SplitName]] = {}
+        self._queue: deque[tuple[Genotype, SplitName]] = deque()
+        self._running: dict[Any, tuple[Any, deque[Genotype], SplitName]] = {}
         self._failed: deque[Evaluation] = deque()
-        self._deaths: Counter[Architecture] = Counter()
+        self._deaths: Counter[Genotype] = Counter()
 
-    def submit(self, architecture: Architecture, split: SplitName = "validation") -> None:
+    def submit(self, architecture: Genotype, split: SplitName = "validation") -> None:
         """Queue an architecture; it is dealt out when the next result is asked for."""
         if self._job_reference is None:
             self._start()
@@ -148,13 +146,13 @@ class RayPool:
         return ray.remote(**options)(_Actor).remote()
 
     def _dispatch(self) -> None:
-        """Deal out the queue to the idle actors, in groups of subnets with equal stages."""
+        """Deal out the queue to the idle actors, in groups that are cheaper to score together."""
         while self._queue and self._idle:
             actor, split = self._idle.popleft(), self._queue[0][1]
             waiting = [architecture for architecture, other in self._queue if other == split]
             alone = next((architecture for architecture in waiting if self._deaths[architecture]), None)
             size = math.ceil(len(waiting) / (GROUPS_PER_WORKER * self._count))
-            group = list(in_turns(waiting))[:size] if alone is None else [alone]
+            group = self._job.in_turns(waiting)[:size] if alone is None else [alone]
             for architecture in group:
                 self._queue.remove((architecture, split))
             # One result at a time, so that none is lost with its worker once the next one is begun.
@@ -186,7 +184,7 @@ class RayPool:
                 return evaluation
         return self._failed.popleft()
 
-    def _bury(self, group: Sequence[Architecture], split: SplitName) -> None:
+    def _bury(self, group: Sequence[Genotype], split: SplitName) -> None:
         """Replace a dead actor, and hand in again, one by one, what it has not scored."""
         self._idle.append(self._new_actor())
         for architecture in group:
@@ -238,9 +236,9 @@ class _Actor:
     """A scorer that fetches its job at its first call."""
 
     def __init__(self) -> None:
-        self._scorer: Scorer | None = None
+        self._scorer: Scores | None = None
 
-    def score(self, job: list[Any], architectures: list[Architecture], split: SplitName) -> Iterator[Evaluation]:
+    def score(self, job: list[Any], architectures: list[Genotype], split: SplitName) -> Iterator[Evaluation]:
         """Yield the evaluations of architectures.
 
         Args:
@@ -249,11 +247,11 @@ class _Actor:
             split: Images to score on.
         """
         if self._scorer is None:
-            keep_large_blocks()
-            self._scorer = Scorer(ray.get(job[0]))
+            opened: Job = ray.get(job[0])
+            self._scorer = opened.open()
         yield from self._scorer.score_together(architectures, split)
 
 
-def open_pool(kind: str, job: ScoringJob, count: int) -> Pool:
+def open_pool(kind: str, job: Job, count: int) -> Pool:
     """Return the pool of a recipe: ``local``, or ``ray`` with ``count`` actors."""
     return LocalPool(job) if kind == "local" else RayPool(job, count)

@@ -84,6 +84,22 @@ class Architecture:
             named |= {f"{gene}_{index}": getattr(layer, gene) for gene in LAYER_GENES}
         return named
 
+    @classmethod
+    def from_genes(cls, genes: Mapping[str, Any]) -> Architecture:
+        """Return the architecture whose :attr:`genes` these are.
+
+        Raises:
+            InputError: If a gene is missing, unknown or not a number.
+        """
+        columns = [*NETWORK_GENES]
+        if "depth" in genes:
+            columns += [f"{gene}_{layer}" for layer in range(_integer("depth", genes)) for gene in LAYER_GENES]
+        missing, unknown = [n for n in columns if n not in genes], sorted(set(genes) - set(columns))
+        if missing or unknown:
+            raise InputError(f"an architecture has exactly the genes {columns}, missing {missing}, unknown {unknown}")
+        layers = [{gene: genes[f"{gene}_{layer}"] for gene in LAYER_GENES} for layer in range(int(genes["depth"]))]
+        return cls.from_dict({"embed_dim": genes["embed_dim"], "timesteps": genes["timesteps"], "layers": layers})
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold; ``from_dict`` reads them back."""
         return {

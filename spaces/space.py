@@ -53,6 +53,15 @@ class SearchSpace:
         network = [len(self.genes[gene].choices) for gene in NETWORK_GENES]
         return np.array(network + layer * self.max_depth, dtype=np.int64)
 
+    @cached_property
+    def ordered(self) -> NDArray[np.bool_]:
+        """Which vector entries have choices in a meaningful order, ``(n_var,)``: all, as every gene is a number."""
+        return np.ones(len(self.columns), dtype=bool)
+
+    def choices(self, column: str) -> tuple[int | float, ...]:
+        """Return the choices of a column; vectors hold indices into them."""
+        return self.genes[column if column in NETWORK_GENES else column.rpartition("_")[0]].choices
+
     @property
     def max_depth(self) -> int:
         """Layers of the deepest architecture."""
@@ -115,6 +124,20 @@ class SearchSpace:
     def canonical(self, vector: ArrayLike) -> NDArray[np.int64]:
         """Return the one index vector that all vectors of the same architecture share."""
         return self.encode(self.decode(vector))
+
+    def active(self, vector: ArrayLike) -> NDArray[np.bool_]:
+        """Return which entries of a vector matter, ``(n_var,)``: not those of layers beyond the chosen depth."""
+        at = NETWORK_GENES.index("depth")
+        depth = int(self.genes["depth"].choices[int(np.asarray(vector)[at])])
+        return np.arange(len(self.columns)) < len(NETWORK_GENES) + depth * len(LAYER_GENES)
+
+    def architecture(self, genes: Mapping[str, Any]) -> Architecture:
+        """Return the architecture with these genes by column, as :attr:`Architecture.genes` gives them.
+
+        Raises:
+            InputError: If a gene is missing, unknown or not a number.
+        """
+        return Architecture.from_genes(genes)
 
     def __contains__(self, architecture: object) -> bool:
         if not isinstance(architecture, Architecture):

@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 
 from nas.algorithms import build_algorithm
+from nas.evaluation import Evaluation
 from nas.problem import ArchitectureProblem
-from nas.scoring import Evaluation
 
 OBJECTIVES = {"accuracy": "max", "energy_mj": "min"}
 

@@ -9,10 +9,10 @@ from fakes import OBJECTIVES, FakePool, evaluation, half_failing
 from optuna.trial import TrialState
 
 from nas.algorithms import ALGORITHMS, build_algorithm
+from nas.evaluation import Evaluation
 from nas.loop import evaluate, run_search
 from nas.problem import ArchitectureProblem
 from nas.results import evaluations_frame
-from nas.scoring import Evaluation
 from nas.storage import Store, open_storage, read_trials
 from spaces import SearchSpace
 

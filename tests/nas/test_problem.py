@@ -6,8 +6,8 @@ from fakes import OBJECTIVES, fails, half_failing, proposals
 from pymoo.core.population import Population
 
 from nas.algorithms import ALGORITHMS
+from nas.evaluation import Evaluation
 from nas.problem import ArchitectureProblem
-from nas.scoring import Evaluation
 from spaces import load_space
 
 

@@ -10,11 +10,11 @@ from fakes import METRICS, OBJECTIVES, half_failing, write_recipe
 from PIL import Image
 
 import nas
+from nas.evaluation import Evaluation
 from nas.folder import create_folder
 from nas.report import REPORT, front_figure, hypervolume_figure, write_report
 from nas.results import hypervolume_curve
 from nas.run import REFERENCE
-from nas.scoring import Evaluation
 from nas.storage import Store, open_storage
 from spaces import SearchSpace
 

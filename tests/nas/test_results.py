@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from nas.evaluation import Evaluation
 from nas.results import evaluations_frame, front_frame, hypervolume, hypervolume_curve, non_dominated
-from nas.scoring import Evaluation
 from nas.storage import Store, open_storage, read_trials
 
 SENSES = st.lists(st.sampled_from(["max", "min"]), min_size=1, max_size=3)

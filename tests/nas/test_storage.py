@@ -7,7 +7,7 @@ import pytest
 from fakes import OBJECTIVES, evaluation, toy_metrics
 from optuna.trial import TrialState
 
-from nas.scoring import Evaluation
+from nas.evaluation import Evaluation
 from nas.storage import STORE, Store, open_storage, read_architecture, read_evaluation, read_trials
 from spaces import InputError
 
@@ -56,7 +56,7 @@ def test_a_failure_is_a_failed_trial_with_its_reason(store, tmp_path, space):
     (trial,) = trials(tmp_path)
     assert (trial.state, trial.values) == (TrialState.FAIL, None)
     assert trial.user_attrs["failure"] == "ValueError: too small"
-    assert read_evaluation(trial) == Evaluation(space.smallest(), {}, 0.5, "ValueError: too small")
+    assert read_evaluation(trial, space) == Evaluation(space.smallest(), {}, 0.5, "ValueError: too small")
 
 
 def test_genes_of_layers_that_do_not_exist_are_no_parameters(store, tmp_path, space):
@@ -74,8 +74,8 @@ def test_genes_of_layers_that_do_not_exist_are_no_parameters(store, tmp_path, sp
 def test_trials_name_their_architectures(store, tmp_path, space, architectures):
     for architecture in architectures:
         store.open(architecture, 1)
-    assert [read_architecture(trial) for trial in trials(tmp_path)] == architectures
-    assert len({read_architecture(trial).key for trial in trials(tmp_path)}) == len(architectures)
+    assert [read_architecture(trial, space) for trial in trials(tmp_path)] == architectures
+    assert len({read_architecture(trial, space).key for trial in trials(tmp_path)}) == len(architectures)
 
 
 def test_optuna_itself_sees_directions_metric_names_parameters_and_values(store, tmp_path, space, architectures):
@@ -110,7 +110,7 @@ def test_a_running_trial_left_by_a_crash_is_used_again(store, tmp_path, space, a
         again.open(architecture, 1)
     again.close(evaluation(architectures[0]))
     rows = trials(tmp_path)
-    assert [read_architecture(trial) for trial in rows] == architectures
+    assert [read_architecture(trial, space) for trial in rows] == architectures
     assert [trial.number for trial in rows] == list(range(len(architectures)))
     states = [trial.state.name for trial in rows]
     assert states == ["COMPLETE", "COMPLETE", "RUNNING", "RUNNING", "RUNNING", "RUNNING"]
@@ -167,7 +167,7 @@ def test_a_crash_between_metrics_and_state_leaves_no_half_result(store, tmp_path
     again.open(architecture, 1)
     again.close(evaluation(architecture))
     (trial,) = trials(tmp_path)
-    assert read_evaluation(trial) == evaluation(architecture)
+    assert read_evaluation(trial, space) == evaluation(architecture)
 
 
 def damage(path, how):

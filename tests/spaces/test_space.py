@@ -334,3 +334,55 @@ def test_another_input_changes_the_skeleton_and_nothing_else(tiny):
     assert changed.genes == tiny.genes
     assert changed.name == tiny.name
     assert tiny.skeleton.image_size == 8
+
+
+# --- what a search asks of any space
+
+
+@named
+@PROPERTY
+@given(data=st.data())
+def test_entries_that_are_not_active_do_not_matter_and_active_ones_do(space, data):
+    vector = np.floor(data.draw(vectors(space))).astype(np.int64)
+    active, architecture = space.active(vector), space.decode(vector)
+    assert active.sum() == len(architecture.genes)
+    for position, n in enumerate(space.cardinalities):
+        changed = vector.copy()
+        changed[position] = (changed[position] + 1) % n
+        assert (space.decode(changed) != architecture) == (bool(active[position]) and n > 1)
+
+
+@named
+@PROPERTY
+@given(data=st.data())
+def test_genes_by_column_name_the_architecture_again(space, data):
+    architecture = space.decode(data.draw(vectors(space)))
+    assert space.architecture(architecture.genes) == architecture
+    vector = space.encode(architecture)
+    active = {
+        c: space.choices(c)[i] for c, i, on in zip(space.columns, vector, space.active(vector), strict=True) if on
+    }
+    assert active == architecture.genes
+
+
+@named
+def test_all_genes_are_numbers_in_order(space):
+    assert space.ordered.all()
+    assert space.ordered.shape == space.cardinalities.shape
+    assert all(list(space.choices(column)) == sorted(space.choices(column)) for column in space.columns)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"depth": None}, r"missing \['depth'\]"),
+        ({"tau_0": None}, r"missing \['tau_0'\]"),
+        ({"tau_9": 2.0}, r"unknown \['tau_9'\]"),
+        ({"depth": "2"}, "depth must be a finite number, got '2'"),
+        ({"num_heads_0": 1.5}, "num_heads must be a whole number, got 1.5"),
+    ],
+)
+def test_genes_that_are_no_architecture_are_refused(tiny, change, message):
+    genes = {**tiny.smallest().genes, **change}
+    with pytest.raises(InputError, match=message):
+        tiny.architecture({name: value for name, value in genes.items() if value is not None})

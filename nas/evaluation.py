@@ -1,0 +1,58 @@
+"""What a worker returns, and what it is made from: the job, for supernets and tables alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from spaces import Genotype
+
+SplitName = Literal["validation", "test"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of scoring one architecture.
+
+    Attributes:
+        architecture: What was scored.
+        metrics: Values by metric name, empty if the scoring failed.
+        seconds: Wall time of the scoring.
+        failure: Why there are no metrics, or None.
+    """
+
+    architecture: Genotype
+    metrics: Mapping[str, float]
+    seconds: float
+    failure: str | None = None
+
+
+class Scores(Protocol):
+    """Scores architectures; nothing survives a call."""
+
+    def score_together(self, architectures: Sequence[Any], split: SplitName = "validation") -> Iterator[Evaluation]:
+        """Yield the evaluations of architectures in order; whatever goes wrong becomes a failed one."""
+        ...
+
+
+class Job(Protocol):
+    """All that a worker needs, as plain arrays and values that can be sent to it."""
+
+    @property
+    def threads(self) -> int:
+        """Threads per worker."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where to compute, as torch names it."""
+        ...
+
+    def open(self) -> Scores:
+        """Return what scores, in the worker."""
+        ...
+
+    def in_turns(self, architectures: Sequence[Any]) -> Sequence[Genotype]:
+        """Return architectures such that those that are cheaper to score together follow each other."""
+        ...
