@@ -16,7 +16,7 @@ from typing import Any
 
 from evaluators import EnergyModel, model_files, parse_energy_model, read_energy_tables
 from nas.config import MODEL_METRICS, RunConfig, parse_recipe
-from spaces import InputError, SearchSpace
+from spaces import InputError, SearchSpace, Space
 from supernet.checkpoint import INDEX, write_atomically
 
 RUN = "run.json"
@@ -28,10 +28,9 @@ _PACKAGES = ("spikefront", "torch", "pymoo", "ray", "optuna", "numpy", "pandas",
 def create_folder(
     folder: Path,
     config: RunConfig,
-    space: SearchSpace,
+    space: Space,
     data_dir: Path | None,
-    images: str | None = None,
-    energy_models: Mapping[str, Mapping[str, Any]] | None = None,
+    record: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Make a folder the one of a run, or check that it is, and return what ``run.json`` holds.
 
@@ -42,8 +41,8 @@ def create_folder(
         config: Recipe.
         space: Its space, with the input shape of its images.
         data_dir: Folder of the images, or None.
-        images: Fingerprint of the images.
-        energy_models: Tables of the user's energy models by name, which the run owns from now on.
+        record: What the run owns from now on, of ``images`` (their fingerprint) and ``energy_models`` (tables of the
+            user's models by name).
 
     Raises:
         InputError: If the folder cannot be written, or belongs to another recipe.
@@ -52,8 +51,9 @@ def create_folder(
         "format": _FORMAT,
         "recipe": config.model_dump(mode="json"),
         "space": space.to_dict(),
-        "energy_models": energy_models or {},
-        "images": images,
+        "energy_models": {},
+        "images": None,
+        **(record or {}),
         "data_dir": None if data_dir is None else str(data_dir.resolve()),
         "facts": run_facts(),
     }

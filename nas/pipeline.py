@@ -8,34 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from evaluators import EnergyModel, Sense, parse_energy_model
 from nas.algorithms import ALGORITHMS, build_algorithm
 from nas.config import RunConfig, load_recipe
 from nas.evaluation import Evaluation
-from nas.folder import create_folder, hold, read_energy_models
+from nas.folder import create_folder, hold
 from nas.loop import evaluate, run_search
 from nas.problem import ArchitectureProblem
 from nas.progress import Reporter, Silent
 from nas.report import write_report
 from nas.results import non_dominated
 from nas.run import REFERENCE, Run
-from nas.scoring import build_job, check_metric_names, load_run_data, objective_senses
+from nas.sources import ScoreSource, open_source
 from nas.storage import STUDIES, Store, open_storage
+from nas.supernet_source import SupernetSource
 from nas.workers import Pool, open_pool
-from spaces import Genotype, InputError, SearchSpace, load_space
-from supernet.augment import build_augmentation
-from supernet.checkpoint import weights_digest
-from supernet.data import ImageData
-from supernet.device import keep_large_blocks, resolve_device
+from spaces import Genotype, InputError
 from supernet.download import data_folder
-from supernet.neurons import check_executor
-from supernet.spikformer import Spikformer, build_supernet
-from supernet.train import train as train_network
-
-SUPERNET = "supernet_sha256"
-"""User attribute of the study ``search``: the weights that everything in the store was scored with."""
 
 RUNS = Path("runs")
 """Folder of run folders, in the working directory."""
@@ -43,14 +32,11 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A checked recipe with its folder and images, ready to run."""
+    """A checked recipe with its folder and where its scores come from, ready to run."""
 
     config: RunConfig
     folder: Path
-    space: SearchSpace
-    data: ImageData
-    objectives: dict[str, Sense]
-    energy_models: dict[str, EnergyModel]
+    source: ScoreSource
 
 
 def _prepare(
@@ -62,27 +48,16 @@ def _prepare(
     """Check all that can be checked before anything expensive runs, and claim the run folder."""
     config = (recipe if isinstance(recipe, RunConfig) else load_recipe(recipe)).changed(**changes)
     folder = Path(out) if out is not None else RUNS / config.name
-    tables = read_energy_models(folder, config)
-    models = {name: parse_energy_model(name, values, f"energy model {name}") for name, values in tables.items()}
-    objectives = objective_senses(config, models)
     if config.search.algorithm not in ALGORITHMS:
         raise InputError(f"search.algorithm must be one of {sorted(ALGORITHMS)}, got {config.search.algorithm!r}")
-    given = config.search.hypervolume_reference
+    source = open_source(config, folder, data_dir)
+    given, objectives = config.search.hypervolume_reference, source.objectives
     if given and set(given) != set(objectives):
         raise InputError(
             f"search.hypervolume_reference must have the objectives {list(objectives)}, got {list(given)}"
         )
-    space = load_space(config.space)
-    data = load_run_data(config, data_dir)
-    space = space.with_input(*data.input_shape)
-    check_metric_names(config, space, models)
-    build_augmentation(config.training.augment, *data.input_shape[:2])
-    with torch.device("meta"):
-        Spikformer(space.skeleton, space.largest(), config.executor)  # a neuron that does not exist is found here
-    check_executor(config.executor)
-    resolve_device(config.device, config.executor)
-    create_folder(folder, config, space, data_folder(data_dir), data.fingerprint, tables)
-    return _Prepared(config, folder, space, data, objectives, models)
+    create_folder(folder, config, source.space, data_folder(data_dir), source.record)
+    return _Prepared(config, folder, source)
 
 
 def train(
@@ -97,18 +72,11 @@ def train(
     Arguments and errors are those of :func:`search`.
     """
     prepared = _prepare(recipe, out, data_dir, changes)
+    if not isinstance(prepared.source, SupernetSource):
+        raise InputError("a table has no supernet to train; search it with `nas search`")
     with hold(prepared.folder):
-        _train_supernet(prepared, reporter or Silent())
+        prepared.source.train(prepared.folder, reporter or Silent())
     return Run(prepared.folder)
-
-
-def _train_supernet(prepared: _Prepared, reporter: Reporter) -> Spikformer:
-    config, space = prepared.config, prepared.space
-    keep_large_blocks()
-    supernet = build_supernet(space, config.seed, config.executor).to(resolve_device(config.device, config.executor))
-    return train_network(
-        supernet, prepared.data, config.training, config.seed, space, prepared.folder, reporter.train
-    )
 
 
 def search(
@@ -139,43 +107,33 @@ def search(
 
 
 def _run(prepared: _Prepared, reporter: Reporter) -> Run:
-    storage = open_storage(prepared.folder)  # before the training, so that a damaged one is found at once
-    stores = {name: Store(storage, name, prepared.space, prepared.objectives) for name in STUDIES}
-    supernet = _train_supernet(prepared, reporter)
-    _check_weights(stores["search"], prepared.folder)
-    config, workers = prepared.config, prepared.config.workers
-    job = build_job(config, prepared.data, supernet, prepared.energy_models)
-    with open_pool(workers.pool, job, workers.count) as pool:
-        _search(prepared, stores, pool, reporter)
-    run = Run(prepared.folder)
-    run.front().to_csv(prepared.folder / "front.csv", index=False)
+    config, folder, source = prepared.config, prepared.folder, prepared.source
+    storage = open_storage(folder)  # before the training, so that a damaged one is found at once
+    stores = {name: Store(storage, name, source.space, source.objectives) for name in STUDIES}
+    job = source.job(folder, stores["search"], reporter)
+    with open_pool(config.workers.pool, job, config.workers.count) as pool:
+        _search(config, source, stores, pool, reporter)
+    run = Run(folder)
+    run.front().to_csv(folder / "front.csv", index=False)
     write_report(run)
     return run
 
 
-def _check_weights(store: Store, folder: Path) -> None:
-    """Bind the results of a run to the supernet that they were scored with."""
-    digest = weights_digest(folder)
-    bound = store.study.user_attrs.get(SUPERNET)
-    if bound is None and store.known:
-        bound = "unknown"
-    if bound not in (None, digest):
-        raise InputError(
-            f"the results in {folder} were scored with another supernet (SHA-256 {bound}, now {digest}); choose "
-            "another run folder, or restore the supernet"
-        )
-    store.study.set_user_attr(SUPERNET, digest)
-
-
-def _search(prepared: _Prepared, stores: Mapping[str, Store], pool: Pool, reporter: Reporter) -> None:
+def _search(
+    config: RunConfig, source: ScoreSource, stores: Mapping[str, Store], pool: Pool, reporter: Reporter
+) -> None:
     """Fill the studies of a run: reference, search, baseline, and the front on the test split."""
-    config, objectives = prepared.config, prepared.objectives
+    objectives = source.objectives
     reference, found, random, test = (stores[name] for name in STUDIES)
     if REFERENCE not in found.study.user_attrs:
-        point = config.search.hypervolume_reference or _reference_point(prepared, pool, reference, reporter)
+
+        def score(architecture: Genotype) -> Evaluation:
+            return evaluate([architecture], pool, reference, 0, {}, lambda _: None)[0]
+
+        point = config.search.hypervolume_reference or source.reference_point(score, reporter)
         found.study.set_user_attr(REFERENCE, point)
 
-    problem = ArchitectureProblem(prepared.space, objectives)
+    problem = ArchitectureProblem(source.space, objectives)
     searches = [(config.search.algorithm, found), ("random", random)]
     for stream, (name, store) in enumerate(searches if config.search.baseline else searches[:1]):
         reporter.start(store.study.study_name, config.search.evaluations, objectives)
@@ -185,22 +143,10 @@ def _search(prepared: _Prepared, stores: Mapping[str, Store], pool: Pool, report
         budget = config.search.evaluations
         run_search(problem, algorithm, pool, store, budget, known, reporter.evaluated)
 
-    front = _front(found, problem)
-    reporter.start("test", len(front), objectives)
-    evaluate(front, pool, test, 1, {}, reporter.evaluated, split="test")
-
-
-def _reference_point(prepared: _Prepared, pool: Pool, store: Store, reporter: Reporter) -> dict[str, float]:
-    """Return 0 for objectives to maximise, and the largest architecture's value for those to minimise."""
-    largest = prepared.space.largest()
-    reporter.say("scoring the largest architecture, the reference of the hypervolume")
-    result = evaluate([largest], pool, store, 0, {}, lambda _: None)[0]
-    if result.failure is not None:
-        raise InputError(
-            "the largest architecture must be scored for the hypervolume's reference, but its evaluation failed: "
-            f"{result.failure}; set search.hypervolume_reference in the recipe"
-        )
-    return {name: 0.0 if sense == "max" else result.metrics[name] for name, sense in prepared.objectives.items()}
+    if source.tested:
+        front = _front(found, problem)
+        reporter.start("test", len(front), objectives)
+        evaluate(front, pool, test, 1, {}, reporter.evaluated, split="test")
 
 
 def _front(store: Store, problem: ArchitectureProblem) -> list[Genotype]:

@@ -1,0 +1,70 @@
+"""Where the scores of a run come from: a supernet that it trains, or a table of known results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from evaluators import Sense
+from nas.config import RunConfig
+from nas.evaluation import Evaluation, Job
+from nas.progress import Reporter
+from nas.storage import Store
+from nas.supernet_source import SupernetSource
+from spaces import Genotype, Space
+
+
+class ScoreSource(Protocol):
+    """A checked recipe's space and objectives, and the way to their values."""
+
+    @property
+    def space(self) -> Space:
+        """Search space."""
+        ...
+
+    @property
+    def objectives(self) -> Mapping[str, Sense]:
+        """Objectives in order, each with its sense."""
+        ...
+
+    @property
+    def tested(self) -> bool:
+        """Whether there is a test split that the search never sees."""
+        ...
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """What the run folder keeps of it: plain values by their name in ``run.json``."""
+        ...
+
+    def job(self, folder: Path, results: Store, reporter: Reporter) -> Job:
+        """Return what workers need, after a training if need be.
+
+        Raises:
+            InputError: If results were scored with anything else.
+        """
+        ...
+
+    def reference_point(self, score: Callable[[Genotype], Evaluation], reporter: Reporter) -> dict[str, float]:
+        """Return the worst value of each objective that counts, where the recipe gives none.
+
+        Args:
+            score: Evaluates an architecture and records it.
+            reporter: Hears of it.
+        """
+        ...
+
+
+def open_source(config: RunConfig, folder: Path, data_dir: str | Path | None) -> ScoreSource:
+    """Return where the scores of a recipe come from, checked as far as it costs nothing.
+
+    Args:
+        config: Recipe.
+        folder: Run folder, which may keep what is gone elsewhere.
+        data_dir: Folder of images or tables.
+
+    Raises:
+        InputError: If the recipe or its data are not right.
+    """
+    return SupernetSource.open(config, folder, data_dir)
