@@ -14,6 +14,7 @@ from evaluators.energy_models import (
 )
 from evaluators.operations import OperationCounts, counting
 from evaluators.table import EVALUATORS, UNDER_MODELS, build_evaluators, model_files, score
+from evaluators.tabular import HasArchitecture, ListedCandidate, Table
 from supernet.engine import LayerOperations, NeuronOperations
 
 __all__ = [
@@ -26,13 +27,16 @@ __all__ = [
     "EnergyModel",
     "EnergyPart",
     "Evaluator",
+    "HasArchitecture",
     "LayerOperations",
+    "ListedCandidate",
     "NeuronOperations",
     "OperationCounts",
     "Outcome",
     "ScoringImages",
     "Sense",
     "SharedOutcomes",
+    "Table",
     "UnderModel",
     "build_evaluators",
     "compare",

@@ -55,7 +55,7 @@ RunArgument = Annotated[Path, typer.Argument(help="Run folder.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder; runs/<recipe> by default.")]
 DataOption = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="Folder of the images; else SPIKEFRONT_DATA, else a download."),
+    typer.Option("--data-dir", help="Folder of images and tables; else SPIKEFRONT_DATA, else a download."),
 ]
 SeedOption = Annotated[int | None, typer.Option(help="Seed instead of the recipe's.")]
 
@@ -309,9 +309,8 @@ def _given(**values: Any) -> dict[str, Any]:
 def _print_front(run: Any, output: Format) -> None:
     frame = run.front()
     if output is Format.TABLE:  # what fits a screen; the others have all columns
-        tests = [column for column in frame.columns if column.startswith("test_")]
         others = [metric for metric in run.metrics if metric not in run.objectives]
-        shown = ["key", *run.objectives, *tests, *others, "embed_dim", "timesteps", "depth"]
+        shown = ["key", *run.objectives, *run.test_columns, *others, *run.space.columns[:3]]
         console = Console()
         while console.is_terminal and len(shown) * 12 > console.width and len(shown) > 1 + len(run.objectives):
             shown.pop()

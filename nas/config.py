@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, model_validator
 
 from spaces import InputError
 from supernet.settings import TrainSettings
@@ -29,6 +29,35 @@ class DataConfig(_Table):
 
     name: str
     train_images: Annotated[int, Field(ge=20)] | None = None
+
+
+class TableConfig(_Table):
+    """A table of known results instead of a supernet.
+
+    Attributes:
+        file: ``.npz``, ``.csv``, ``.csv.gz`` or ``.parquet`` file, relative to the recipe or to the data folder.
+        genes: Columns that make an architecture; the name of a matrix stands for all its columns.
+        unordered: Those whose numbers have no meaningful order.
+        metrics: Columns of results, each with its sense.
+        test: Columns of the results on the test split, by the name of the metric.
+    """
+
+    file: Annotated[str, Field(min_length=1)]
+    genes: Annotated[tuple[str, ...], Field(min_length=1)]
+    unordered: tuple[str, ...] = ()
+    metrics: Annotated[dict[str, Literal["max", "min"]], Field(min_length=1)]
+    test: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _tested_metrics_are_metrics(self) -> TableConfig:
+        unknown = sorted(set(self.test) - set(self.metrics))
+        if unknown:
+            raise InputError(f"table.test must be among table.metrics {list(self.metrics)}, got {unknown}")
+        return self
+
+
+SUPERNET_KEYS = ("space", "data", "training", "scoring", "executor", "device")
+"""Keys of a recipe that have no meaning with a table."""
 
 
 class ScoringConfig(_Table):
@@ -76,6 +105,7 @@ class RunConfig(_Table):
         name: Names the run folder.
         seed: The one seed; everything random in a run follows from it.
         space: Named space, or path of a space file relative to the recipe.
+        table: Table that is searched instead of a space.
         metrics: Evaluators, whose metrics are recorded for every candidate; ``energy_mj:MODEL`` and
             ``qnn_ratio:MODEL`` are under an energy model by its name, or its file relative to the recipe.
         options: Keyword arguments of evaluators, by name.
@@ -86,8 +116,9 @@ class RunConfig(_Table):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    space: str
-    metrics: Annotated[tuple[str, ...], Field(min_length=1)] = (
+    space: str | None = None
+    table: TableConfig | None = None
+    metrics: tuple[str, ...] = (
         "accuracy",
         "energy_mj",
         "parameters",
@@ -97,11 +128,49 @@ class RunConfig(_Table):
     options: dict[str, dict[str, Any]] = {}
     executor: Literal["auto", "native", "cupy", "reference"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    data: DataConfig
+    data: DataConfig | None = None
     training: TrainSettings = TrainSettings()
     scoring: ScoringConfig = ScoringConfig()
     search: SearchConfig = SearchConfig()
     workers: WorkersConfig = WorkersConfig()
+
+    @property
+    def images(self) -> DataConfig:
+        """Image set.
+
+        Raises:
+            InputError: If the recipe is one of a table.
+        """
+        if self.data is None:
+            raise InputError(f"{self.name} searches a table, which has no images and no supernet")
+        return self.data
+
+    @property
+    def lookup(self) -> TableConfig:
+        """Table that is searched.
+
+        Raises:
+            InputError: If the recipe is one of a supernet.
+        """
+        if self.table is None:
+            raise InputError(f"{self.name} trains a supernet and has no table")
+        return self.table
+
+    @property
+    def space_name(self) -> str:
+        """Named space, or path of a space file.
+
+        Raises:
+            InputError: If the recipe is one of a table.
+        """
+        if self.space is None:
+            raise InputError(f"{self.name} searches a table, which has no space of networks")
+        return self.space
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold, without keys that mean nothing here; parsing them gives this."""
+        unused = ("table",) if self.table is None else SUPERNET_KEYS
+        return self.model_dump(mode="json", exclude=set(unused))
 
     def changed(self, **tables: dict[str, Any]) -> RunConfig:
         """Return the recipe with some keys replaced, validated anew; ``run`` holds the top-level keys.
@@ -111,7 +180,7 @@ class RunConfig(_Table):
         Raises:
             InputError: If a value breaks a rule.
         """
-        values = self.model_dump(mode="json")
+        values = self.to_dict()
         for table, keys in tables.items():
             if table == "run":
                 values |= keys
@@ -155,6 +224,9 @@ def load_recipe(name_or_path: str | Path) -> RunConfig:
     space = values.get("space")
     if isinstance(space, str) and space.endswith(".toml"):
         values["space"] = str((path.parent / space).resolve())
+    table = values.get("table")
+    if isinstance(table, dict) and isinstance(table.get("file"), str) and (path.parent / table["file"]).is_file():
+        values["table"] = {**table, "file": str((path.parent / table["file"]).resolve())}
     if isinstance(values.get("metrics"), list):
         values["metrics"] = [_beside(path.parent, metric) for metric in values["metrics"]]
     return parse_recipe(values, str(path))
@@ -175,14 +247,37 @@ def parse_recipe(values: dict[str, Any], source: str) -> RunConfig:
         InputError: If a key is unknown or missing, or a value breaks a rule; says all of them in one line.
     """
     try:
-        text = json.dumps(values, allow_nan=False)
+        text = json.dumps(_with_defaults_of_tables(values), allow_nan=False)
     except (TypeError, ValueError):
         raise InputError(f"{source}: values must be texts, finite numbers, booleans, lists or tables") from None
+    faults = _source_faults(values)
     try:
-        return RunConfig.model_validate_json(text, strict=True)
+        config = RunConfig.model_validate_json(text, strict=True)
     except ValidationError as error:
-        faults = "; ".join(_explain(fault) for fault in error.errors())
-        raise InputError(f"{source}: {faults}") from None
+        faults = [*map(_explain, error.errors()), *faults]
+    if faults:
+        raise InputError(f"{source}: {'; '.join(faults)}")
+    return config
+
+
+def _with_defaults_of_tables(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values in which a recipe of a table has defaults of its own."""
+    workers = values.get("workers", {})
+    if values.get("table") is None or not isinstance(workers, dict):
+        return values
+    # A look-up costs less than sending it to another process.
+    return {"metrics": [], **values, "workers": {"pool": "local", **workers}}
+
+
+def _source_faults(values: dict[str, Any]) -> list[str]:
+    """Return what is wrong with where the scores of a recipe come from: a supernet or a table, and not both."""
+    if values.get("table") is not None:
+        given = [key for key in SUPERNET_KEYS if values.get(key) is not None]
+        return [f"a recipe has space and [data], or [table]: {', '.join(given)} cannot go with a table"] * bool(given)
+    faults = [f"missing key {key}" for key in ("space", "data") if values.get(key) is None]
+    if len(faults) == 2:
+        faults[1] += ", or [table] in place of both"
+    return faults + ["metrics should have at least 1 item, got []"] * (values.get("metrics") in ([], ()))
 
 
 def _explain(fault: Any) -> str:
@@ -204,6 +299,7 @@ def _known_keys(path: tuple[int | str, ...]) -> list[str]:
     node = schema
     for part in path:
         node = node["properties"][part]
-        while "$ref" in node or "allOf" in node:
-            node = schema["$defs"][(node.get("$ref") or node["allOf"][0]["$ref"]).rsplit("/", 1)[1]]
+        while not node.keys().isdisjoint(("$ref", "allOf", "anyOf")):
+            (reference,) = [n["$ref"] for n in [node, *node.get("allOf", ()), *node.get("anyOf", ())] if "$ref" in n]
+            node = schema["$defs"][reference.rsplit("/", 1)[1]]
     return sorted(node["properties"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -26,6 +27,16 @@ class Evaluation:
     metrics: Mapping[str, float]
     seconds: float
     failure: str | None = None
+
+
+def attempt(architecture: Genotype, compute: Callable[[], Mapping[str, float]]) -> Evaluation:
+    """Return the evaluation of an architecture; whatever goes wrong in ``compute`` makes it a failed one."""
+    began = time.perf_counter()
+    try:
+        metrics, failure = compute(), None
+    except (Exception, SystemExit) as error:  # the worker boundary: a failure is data
+        metrics, failure = {}, f"{type(error).__name__}: {error}"
+    return Evaluation(architecture, metrics, time.perf_counter() - began, failure)
 
 
 class Scores(Protocol):

@@ -16,7 +16,7 @@ from typing import Any
 
 from evaluators import EnergyModel, model_files, parse_energy_model, read_energy_tables
 from nas.config import MODEL_METRICS, RunConfig, parse_recipe
-from spaces import InputError, SearchSpace, Space
+from spaces import InputError, SearchSpace, Space, TableSpace
 from supernet.checkpoint import INDEX, write_atomically
 
 RUN = "run.json"
@@ -40,19 +40,20 @@ def create_folder(
         folder: Run folder, created if need be.
         config: Recipe.
         space: Its space, with the input shape of its images.
-        data_dir: Folder of the images, or None.
-        record: What the run owns from now on, of ``images`` (their fingerprint) and ``energy_models`` (tables of the
-            user's models by name).
+        data_dir: Folder of images and tables, or None.
+        record: What the run owns from now on, of ``images`` and ``table`` (their fingerprints) and
+            ``energy_models`` (tables of the user's models by name).
 
     Raises:
         InputError: If the folder cannot be written, or belongs to another recipe.
     """
     values = {
         "format": _FORMAT,
-        "recipe": config.model_dump(mode="json"),
+        "recipe": config.to_dict(),
         "space": space.to_dict(),
         "energy_models": {},
         "images": None,
+        "table": None,
         **(record or {}),
         "data_dir": None if data_dir is None else str(data_dir.resolve()),
         "facts": run_facts(),
@@ -74,7 +75,7 @@ def create_folder(
         if old["energy_models"] is None:  # a folder from before runs owned them
             old["energy_models"] = values["energy_models"]
         recorded = parse_recipe(old["recipe"], str(folder / RUN))
-        recipe = recorded.model_dump(mode="json")  # with the defaults of keys that are younger than the folder
+        recipe = recorded.to_dict()  # with the defaults of keys that are younger than the folder
         different = _differences(_identity({**old, "recipe": recipe}), _identity(values))
         if different:
             way_out = "choose another folder with --out, or the recipe it was made with"
@@ -130,17 +131,18 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder} is not a run folder: it has no {RUN}; start one with `nas search`") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
-    keys = {"format", "recipe", "space", "energy_models", "images", "data_dir", "facts"}
+    keys = {"format", "recipe", "space", "energy_models", "images", "table", "data_dir", "facts"}
     tables = ("recipe", "space", "facts")
     if isinstance(values, dict):
         values.setdefault("energy_models", None)  # a folder from before runs owned them
+        values.setdefault("table", None)  # or from before there were any
     if (
         not isinstance(values, dict)
         or set(values) != keys
         or not isinstance(values["energy_models"], dict | None)
         or values["format"] != _FORMAT
         or not all(isinstance(values[name], dict) for name in tables)
-        or not all(values[name] is None or isinstance(values[name], str) for name in ("images", "data_dir"))
+        or not all(values[name] is None or isinstance(values[name], str) for name in ("images", "table", "data_dir"))
     ):
         raise InputError(f"{path} must be of format {_FORMAT} with the keys {sorted(keys)}")
     return values
@@ -167,12 +169,13 @@ def open_energy_models(folder: Path) -> dict[str, EnergyModel]:
     return {name: parse_energy_model(name, values, f"{folder / RUN}, {name}") for name, values in tables.items()}
 
 
-def open_recipe(folder: Path) -> tuple[RunConfig, SearchSpace]:
+def open_recipe(folder: Path) -> tuple[RunConfig, Space]:
     """Return recipe and space of a run folder."""
     values = read_run(folder)
     config = parse_recipe(values["recipe"], str(folder / RUN))
+    kind = SearchSpace if config.table is None else TableSpace
     try:
-        return config, SearchSpace.from_dict(values["space"])
+        return config, kind.from_dict(values["space"])
     except InputError as error:
         raise InputError(f"{folder / RUN}: {error}") from None
 
@@ -182,11 +185,14 @@ def _identity(values: Mapping[str, Any]) -> dict[str, Any]:
     recipe = {name: value for name, value in values["recipe"].items() if name != "workers"}
     threads = values["recipe"]["workers"]["threads"]  # these can change the last bits of a sum
     search = {name: value for name, value in recipe["search"].items() if name != "evaluations"}
+    metrics = [_without_folder(metric) for metric in recipe["metrics"]]
+    recipe |= {"search": search, "workers": {"threads": threads}, "metrics": metrics}
+    if recipe.get("table") is not None:  # wherever its file lies, and its rows make the space
+        return {**recipe, "table": {**recipe["table"], "file": None, "sha256": values["table"]}}
     data = {**recipe["data"], "images": values["images"]}
     scoring = {name: value for name, value in recipe["scoring"].items() if name != "cache_mb"}
-    metrics = [_without_folder(metric) for metric in recipe["metrics"]]
-    recipe |= {"search": search, "scoring": scoring, "workers": {"threads": threads}, "metrics": metrics}
-    return {**recipe, "space": values["space"], "data": data, "energy_models": values["energy_models"]}
+    recipe |= {"scoring": scoring, "data": data}
+    return {**recipe, "space": values["space"], "energy_models": values["energy_models"]}
 
 
 def _without_folder(metric: str) -> str:

@@ -94,7 +94,7 @@ def search(
     Args:
         recipe: Recipe name, path of a ``.toml`` file, or a loaded recipe.
         out: Run folder, ``runs/<name>`` by default.
-        data_dir: Folder of the images; else ``SPIKEFRONT_DATA``, else a download.
+        data_dir: Folder of images and tables; else ``SPIKEFRONT_DATA``, else a download of the images.
         reporter: Hears of the progress; nobody by default.
         **changes: Keys to change by table, as in ``search={"evaluations": 400}``; ``run`` for top-level keys.
 

@@ -94,8 +94,8 @@ def time_run(run: Run, options: Mapping[str, Any], samples: int = 101) -> tuple[
     default = {"executor": config.executor, "precision": config.scoring.precision}
     settings, executor, name = _split(default | dict(options), autocast=config.training.precision == "bfloat16")
     named = name in ("smallest", "median", "largest")
-    architecture = choose_architecture(run.space, name, samples) if named else run.networks([name])[0]
-    supernet = build_supernet(run.space, config.seed, executor)
+    architecture = choose_architecture(run.supernet_space, name, samples) if named else run.networks([name])[0]
+    supernet = build_supernet(run.supernet_space, config.seed, executor)
     supernet.load_state_dict(run.supernet().state_dict())
     normalise = Normalise(*run.data.moments)
     images = [normalise(split.head(settings.batch).images) for split in (run.data.train, run.data.validation)]

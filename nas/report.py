@@ -14,7 +14,7 @@ from nas.energy import front_energy_figure, load_models
 from nas.folder import read_run
 from nas.results import hypervolume_curve
 from nas.run import Run
-from spaces import InputError
+from spaces import LAYER_GENES, InputError, SearchSpace
 from supernet.checkpoint import write_atomically
 
 REPORT = "report.html"
@@ -29,6 +29,9 @@ _LOG_FROM = 8
 
 _ENERGY_MEMBERS, _ENERGY_IMAGES = 12, 256
 """Members of the front whose energy is counted anew, and images to calibrate and to count on: no run adds more."""
+
+_GENES_PER_LINE = 6
+"""Genes of a table's row on each line of what is shown beside the mouse."""
 
 _LAYOUT: dict[str, Any] = {
     "template": "plotly_white",
@@ -57,8 +60,7 @@ def write_report(run: Run) -> Path:
         "<h2>Hypervolume</h2>",
         _figure(hypervolume_figure(run, search, random), "hypervolume", with_library=False),
         "<h2>Members of the front</h2>",
-        "<p>Metrics are of inherited weights on the validation split, which the search sees; columns with "
-        "<code>test_</code> are of the same networks on the test split, which it never sees.</p>",
+        f"<p>{_origin(run)}</p>",
         f'<div class="wide">{_front_table(run, front)}</div>',
         *_energy_section(run, front),
         "<h2>Run</h2>",
@@ -74,9 +76,20 @@ def write_report(run: Run) -> Path:
     return path
 
 
+def _origin(run: Run) -> str:
+    """Return what the columns of the front are, in HTML."""
+    if run.config.table is None:
+        origin = "Metrics are of inherited weights on the validation split, which the search sees"
+    else:
+        origin = "Metrics are looked up in a table"
+    if not run.test_columns:
+        return f"{origin}."
+    return f"{origin}; columns with <code>test_</code> are on the test split, which it never sees."
+
+
 def _energy_section(run: Run, front: pd.DataFrame) -> list[str]:
-    """Return the energy of the front's members by kind of layer, or why it cannot be shown."""
-    if front.empty:
+    """Return the energy of the front's members by kind of layer, or why it cannot be shown; nothing for a table."""
+    if front.empty or run.config.table is not None:
         return []
     heading = "<h2>Energy of the front's members</h2>"
     chosen = np.unique(np.linspace(0, len(front) - 1, _ENERGY_MEMBERS).round().astype(int))
@@ -125,7 +138,7 @@ def front_figure(run: Run, search: pd.DataFrame, random: pd.DataFrame, front: pd
         ),
         ("search, front", front, "lines+markers", {"color": _BLUE, "size": 9}),
     ]
-    if f"test_{y}" in front:
+    if run.test_columns:
         scored = front[front[f"test_{y}"].notna()]
         on_test = scored.assign(**{name: scored[f"test_{name}"] for name in run.objectives})
         open_circle = {"color": _BLUE, "size": 9, "symbol": "circle-open"}
@@ -152,13 +165,17 @@ def front_figure(run: Run, search: pd.DataFrame, random: pd.DataFrame, front: pd
 
 
 def _hover(run: Run, row: pd.Series[Any]) -> str:
-    genes = [f"{name} {row[name]:g}" for name in run.space.columns if pd.notna(row[name])]
+    genes = [_gene(name, row[name]) for name in run.space.columns if pd.notna(row[name])]
     metrics = [f"{name} {row[name]:.5g}" for name in run.metrics]
-    tests = [f"{name} {row[name]:.5g}" for name in row.index if str(name).startswith("test_") and pd.notna(row[name])]
-    lines = [f"<b>{row['key']}</b>", *metrics, *tests, ", ".join(genes[:3])]
-    per_layer = (len(genes) - 3) // max(1, int(row["depth"]))
-    lines += [", ".join(genes[start : start + per_layer]) for start in range(3, len(genes), per_layer)]
+    tests = [f"{name} {row[name]:.5g}" for name in run.test_columns if pd.notna(row.get(name))]
+    first, step = (3, len(LAYER_GENES)) if isinstance(run.space, SearchSpace) else (0, _GENES_PER_LINE)
+    lines = [f"<b>{row['key']}</b>", *metrics, *tests, ", ".join(genes[:first])]
+    lines += [", ".join(genes[start : start + step]) for start in range(first, len(genes), step)]
     return "<br>".join(lines)
+
+
+def _gene(name: str, value: Any) -> str:
+    return f"{escape(name)} {escape(value) if isinstance(value, str) else f'{value:g}'}"
 
 
 def hypervolume_figure(run: Run, search: pd.DataFrame, random: pd.DataFrame) -> go.Figure:
@@ -184,27 +201,26 @@ def _figure(figure: go.Figure, name: str, *, with_library: bool) -> str:
 
 
 def _front_table(run: Run, front: pd.DataFrame) -> str:
-    tests = [name for name in front.columns if name.startswith("test_")]
-    table = front[["key", *run.objectives, *tests, *[m for m in run.metrics if m not in run.objectives]]]
-    table = table.join(front[["depth", *[c for c in run.space.columns if c != "depth"]]])
+    others = [metric for metric in run.metrics if metric not in run.objectives]
+    genes = sorted(run.space.columns, key=lambda column: column != "depth")  # which tells the layers
+    table = front[["key", *run.objectives, *run.test_columns, *others, *genes]]
     html: str = table.to_html(index=False, border=0, na_rep="", float_format=lambda value: f"{value:.5g}")
     return html
 
 
 def _facts_table(run: Run, search: pd.DataFrame, random: pd.DataFrame) -> str:
     values = read_run(run.folder)
-    facts, training = values["facts"], run.training()
+    facts = values["facts"]
     scoring = f"{search['duration'].sum():.1f} s of work for {len(search)} evaluations"
     if len(random):
         scoring += f", {random['duration'].sum():.1f} s for the baseline's {len(random)}"
     rows = {
         "seed": run.config.seed,
         "space": f"{run.space.name}, {run.space.size:,} architectures",
-        "data": run.config.data.name,
+        **_source_facts(run, values),
         "algorithm": f"{run.config.search.algorithm}, population {run.config.search.population}",
         "workers": f"{run.config.workers.pool}, {run.config.workers.count}",
         "hypervolume reference": ", ".join(f"{n} {v:.5g}" for n, v in (run.reference or {}).items()),
-        "training": f"{training.epoch} epochs, {training.seconds:.1f} s",
         "scoring": scoring,
         "search": f"{run.search_seconds():.1f} s from the first submission to the last result",
         "started": facts["started"],
@@ -214,3 +230,14 @@ def _facts_table(run: Run, search: pd.DataFrame, random: pd.DataFrame) -> str:
     }
     cells = "".join(f"<tr><td>{escape(k)}</td><td>{escape(str(v))}</td></tr>" for k, v in rows.items())
     return f'<div class="wide"><table class="facts">{cells}</table></div>'
+
+
+def _source_facts(run: Run, values: dict[str, Any]) -> dict[str, str]:
+    """Return where the scores of a run come from."""
+    if run.config.table is not None:
+        return {"table": f"{Path(run.config.table.file).name}, SHA-256 {values['table']}"}
+    training = run.training()
+    return {
+        "data": run.config.images.name,
+        "training": f"{training.epoch} epochs, {training.seconds:.1f} s",
+    }

@@ -46,7 +46,8 @@ def evaluations_frame(
     ]
     columns = ["number", "key", *space.columns, *metrics, "generation", "state", "duration", "failure"]
     frame = pd.DataFrame(rows, columns=columns)
-    for column in (*space.columns, *metrics, "duration"):
+    numbers = [name for name in space.columns if not isinstance(space.choices(name)[0], str)]
+    for column in (*numbers, *metrics, "duration"):
         frame[column] = pd.to_numeric(frame[column])
     complete = (frame["state"] == "complete").to_numpy()
     frame["is_pareto"] = False
@@ -70,18 +71,21 @@ def non_dominated(points: NDArray[np.float64], objectives: Mapping[str, Sense]) 
     return np.asarray(moocore.is_nondominated(points, maximise=maximise, keep_weakly=True), dtype=bool)
 
 
-def front_frame(evaluations: pd.DataFrame, test: pd.DataFrame, objectives: Mapping[str, Sense]) -> pd.DataFrame:
+def front_frame(
+    evaluations: pd.DataFrame, test: pd.DataFrame | None, objectives: Mapping[str, Sense]
+) -> pd.DataFrame:
     """Return the non-dominated rows, best first by the first objective, with ``test_`` columns where re-scored.
 
     Args:
         evaluations: Frame of a search.
-        test: Frame of the same architectures on the test split, perhaps empty.
+        test: Frame of the same architectures on the test split, perhaps empty; None if there is no such split.
         objectives: Objectives in order, each with its sense.
     """
     front = evaluations[evaluations["is_pareto"]]
-    scores = test.set_index("key")[list(objectives)].add_prefix("test_")
+    if test is not None:
+        front = front.join(test.set_index("key")[list(objectives)].add_prefix("test_"), on="key")
     first, sense = next(iter(objectives.items()))
-    front = front.join(scores, on="key").sort_values([first, "number"], ascending=[sense == "min", True])
+    front = front.sort_values([first, "number"], ascending=[sense == "min", True])
     return front.reset_index(drop=True)
 
 

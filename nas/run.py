@@ -23,7 +23,7 @@ from nas.storage import (
     read_attributes,
     read_trials,
 )
-from spaces import Architecture, Genotype, InputError
+from spaces import Architecture, Genotype, InputError, SearchSpace
 from supernet.checkpoint import Checkpoint, load_checkpoint
 from supernet.data import ImageData, Split
 from supernet.spikformer import Spikformer, build_supernet
@@ -56,6 +56,12 @@ class Run:
     def metrics(self) -> list[str]:
         """All recorded metrics in order."""
         return list(metric_senses(self.config, self._models))
+
+    @property
+    def test_columns(self) -> list[str]:
+        """Columns of the front that are on the test split: one per objective, none if a table has no such split."""
+        tested = self.config.table is None or self.config.table.test
+        return [f"test_{name}" for name in self.objectives] if tested else []
 
     @property
     def energy_models(self) -> list[EnergyModel]:
@@ -93,7 +99,8 @@ class Run:
 
     def front(self) -> pd.DataFrame:
         """Return the Pareto front, best first by the first objective; ``test_`` columns are on the test split."""
-        return front_frame(self.evaluations(), self.evaluations("test"), self.objectives)
+        test = self.evaluations("test") if self.test_columns else None
+        return front_frame(self.evaluations(), test, self.objectives)
 
     @property
     def reference(self) -> dict[str, float] | None:
@@ -137,14 +144,27 @@ class Run:
             architectures.append(found.popitem()[1])
         return architectures
 
+    @property
+    def supernet_space(self) -> SearchSpace:
+        """Search space of the run's supernet.
+
+        Raises:
+            InputError: If the run has searched a table.
+        """
+        if not isinstance(self.space, SearchSpace):
+            raise InputError(f"{self.folder} has searched a table, which has no supernet and no networks")
+        return self.space
+
     def networks(self, keys: Sequence[str]) -> list[Architecture]:
-        """Return architectures by keys as of :meth:`architecture`, which a supernet can run."""
-        return [a for a in self._architectures(keys) if isinstance(a, Architecture)]
+        """Return architectures by keys as of :meth:`architecture`, for the supernet to run."""
+        space = self.supernet_space
+        return [space.architecture(found.genes) for found in self._architectures(keys)]
 
     def training(self, supernet: Spikformer | None = None) -> Checkpoint:
         """Return the state of the supernet's training, and load its weights if a supernet is given."""
-        config, space = self.config, self.space
-        identity = Checkpoint(config.seed, config.data.name, config.training, space.largest(), space.skeleton, space)
+        config, space = self.config, self.supernet_space
+        largest, images = space.largest(), config.images.name
+        identity = Checkpoint(config.seed, images, config.training, largest, space.skeleton, space)
         return load_checkpoint(self.folder, identity, supernet or build_supernet(space, config.seed))
 
     def supernet(self) -> Spikformer:
@@ -154,7 +174,7 @@ class Run:
             InputError: If it has not been trained to the end.
         """
         executor = self.config.executor  # what is loaded lies in this machine's memory, not on a GPU
-        supernet = build_supernet(self.space, self.config.seed, "auto" if executor == "cupy" else executor)
+        supernet = build_supernet(self.supernet_space, self.config.seed, "auto" if executor == "cupy" else executor)
         state = self.training(supernet)
         if not state.complete:
             raise InputError(

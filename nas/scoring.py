@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from evaluators import (
     score,
 )
 from nas.config import RunConfig
-from nas.evaluation import Evaluation, SplitName
+from nas.evaluation import Evaluation, SplitName, attempt
 from spaces import Architecture, InputError, Skeleton, Space
 from supernet.data import ImageData, Normalise, Split, load_data
 from supernet.device import keep_large_blocks
@@ -161,20 +160,16 @@ class Scorer:
     def _evaluate(
         self, architecture: Architecture, images: ScoringImages, outcomes: SharedOutcomes | None
     ) -> Evaluation:
-        began, shared = time.perf_counter(), 0.0 if outcomes is None else outcomes.seconds
-        metrics: Mapping[str, float] = {}
-        failure = None
-        try:
-            with threads(self._job.threads):
-                metrics = score(Candidate(architecture, self._supernet, images, outcomes), self._evaluators)
-        except (Exception, SystemExit) as error:  # the worker boundary: a failure is data
-            failure = f"{type(error).__name__}: {error}"
-        seconds = time.perf_counter() - began
+        shared = 0.0 if outcomes is None else outcomes.seconds
+        candidate = Candidate(architecture, self._supernet, images, outcomes)
+        with threads(self._job.threads):
+            evaluation = attempt(architecture, partial(score, candidate, self._evaluators))
+        seconds = evaluation.seconds
         if outcomes is not None and outcomes.seconds:
             # What was computed together counts for each with its part, not for the one that asked first.
             own = seconds if shared else seconds - outcomes.seconds * outcomes.count
             seconds = max(own, 0.0) + outcomes.seconds
-        return Evaluation(architecture, metrics, seconds, failure)
+        return replace(evaluation, seconds=seconds)
 
 
 def _copy(split: Split) -> Split:
@@ -186,9 +181,18 @@ Models = Mapping[str, EnergyModel] | None
 
 
 def metric_senses(config: RunConfig, models: Models = None) -> dict[str, Sense]:
-    """Return all metrics of a recipe's evaluators in order, each with its sense."""
+    """Return all metrics of a recipe in order, each with its sense: those of its table, then of its evaluators.
+
+    Raises:
+        InputError: If a table and an evaluator claim one metric.
+    """
+    listed = {} if config.table is None else config.table.metrics
     evaluators = build_evaluators(config.metrics, config.options, models)
-    return {name: sense for evaluator in evaluators.values() for name, sense in evaluator.metrics.items()}
+    measured = {name: sense for evaluator in evaluators.values() for name, sense in evaluator.metrics.items()}
+    for name in measured:
+        if name in listed:
+            raise InputError(f"a metric has one source, but the table and an evaluator both give {name}")
+    return {**listed, **measured}
 
 
 def objective_senses(config: RunConfig, models: Models = None) -> dict[str, Sense]:
@@ -212,16 +216,20 @@ def check_metric_names(config: RunConfig, space: Space, models: Models = None) -
     Raises:
         InputError: If one does.
     """
-    taken = {*RESULT_COLUMNS, *space.columns}
+    taken, tested = {*RESULT_COLUMNS, *space.columns}, "test_"
+    if config.table is not None:  # whose columns may be called anything
+        taken |= {f"test_{name}" for name in config.search.objectives} if config.table.test else set()
+        tested = ""
     for name in metric_senses(config, models):
-        if name in taken or name.startswith("test_"):
-            raise InputError(f"a metric must not be called test_… or one of {sorted(taken)}, got {name!r}")
+        if name in taken or (tested and name.startswith(tested)):
+            rule = f"{tested}… or one of" if tested else "one of"
+            raise InputError(f"a metric must not be called {rule} {sorted(taken)}, got {name!r}")
 
 
 def load_run_data(config: RunConfig, data_dir: str | Path | None) -> ImageData:
     """Return the images of a recipe."""
-    data = load_data(config.data.name, data_dir)
-    return replace(data, train=data.train.head(config.data.train_images))
+    data = load_data(config.images.name, data_dir)
+    return replace(data, train=data.train.head(config.images.train_images))
 
 
 def build_job(config: RunConfig, data: ImageData, supernet: Spikformer, models: Models = None) -> ScoringJob:

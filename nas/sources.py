@@ -12,6 +12,7 @@ from nas.evaluation import Evaluation, Job
 from nas.progress import Reporter
 from nas.storage import Store
 from nas.supernet_source import SupernetSource
+from nas.table_source import TableSource
 from spaces import Genotype, Space
 
 
@@ -67,4 +68,6 @@ def open_source(config: RunConfig, folder: Path, data_dir: str | Path | None) ->
     Raises:
         InputError: If the recipe or its data are not right.
     """
+    if config.table is not None:
+        return TableSource.open(config, data_dir)
     return SupernetSource.open(config, folder, data_dir)

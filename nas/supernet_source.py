@@ -54,7 +54,7 @@ class SupernetSource:
         tables = read_energy_models(folder, config)
         models = _parse(tables)
         objectives = objective_senses(config, models)
-        space = load_space(config.space)
+        space = load_space(config.space_name)
         data = load_run_data(config, data_dir)
         space = space.with_input(*data.input_shape)
         check_metric_names(config, space, models)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import nas
 from nas.cli import app
-from nas.config import DataConfig, RunConfig, ScoringConfig, SearchConfig, WorkersConfig
+from nas.config import DataConfig, RunConfig, ScoringConfig, SearchConfig, TableConfig, WorkersConfig, parse_recipe
 from nas.diversity import CONTROLS
 from spaces import SearchSpace
 from supernet.engine import PRECISIONS
@@ -177,7 +177,7 @@ def test_the_page_on_recipes_shows_every_key_and_every_default_that_is_not_an_ex
         "search": set(SearchConfig.model_fields),
         "workers": set(WorkersConfig.model_fields),
     }
-    assert set(shown) == set(RunConfig.model_fields)
+    assert set(shown) == set(RunConfig.model_fields) - {"table"}
     for table, keys in tables.items():
         assert set(shown[table]) == keys
     default = RunConfig(name="x", space="digits", data=DataConfig(name="digits")).model_dump(mode="json")
@@ -188,3 +188,16 @@ def test_the_page_on_recipes_shows_every_key_and_every_default_that_is_not_an_ex
             if key not in examples and name not in examples:
                 table, _, inner = name.partition(".")
                 assert given == (default[table][inner] if inner else default[table]), name
+
+
+def test_the_page_on_recipes_shows_every_key_of_a_table() -> None:
+    shown = tomllib.loads(blocks("docs/recipes.md", "toml")[1])
+    assert set(shown["table"]) == set(TableConfig.model_fields)
+    config = parse_recipe(shown, "docs/recipes.md")
+    del shown["workers"]
+    assert parse_recipe(shown, "docs/recipes.md") == config
+
+
+def test_the_page_on_tables_shows_a_recipe() -> None:
+    (shown,) = blocks("docs/tables.md", "toml")
+    assert parse_recipe(tomllib.loads(shown), "docs/tables.md").lookup.test == {"val_acc_final": "test_acc"}

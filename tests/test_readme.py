@@ -85,7 +85,7 @@ def test_recipe_page_shows_a_valid_recipe_and_space() -> None:
 
     from spaces import SearchSpace
 
-    recipe, space = (tomllib.loads(block) for block in blocks("docs/recipes.md", "toml"))
+    recipe, _, space = (tomllib.loads(block) for block in blocks("docs/recipes.md", "toml"))
     recipe["metrics"].append("f_aeb")
     assert nas.config.parse_recipe(recipe, "recipes.md").name == "my-run"
     assert SearchSpace.from_dict(space).size > 1
