@@ -1,124 +1,48 @@
-"""Search algorithms by name: pymoo algorithms over integer genes that never propose an architecture twice."""
+"""Search algorithms by name: pymoo algorithms over architectures that never propose one twice.
+
+.. [Das1998] Das and Dennis, "Normal-Boundary Intersection", SIAM Journal on Optimization, 1998.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import count
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pymoo.algorithms.moo.nsga2 import NSGA2, binary_tournament
+from pymoo.algorithms.moo.nsga3 import NSGA3
+from pymoo.algorithms.moo.rvea import RVEA, APDSurvival, calc_gamma, calc_V
+from pymoo.algorithms.moo.sms import SMSEMOA, LeastHypervolumeContributionSurvival, cv_and_dom_tournament
+from pymoo.algorithms.moo.spea2 import SPEA2, SPEA2Survival, spea_binary_tournament
+from pymoo.algorithms.moo.unsga3 import UNSGA3
+from pymoo.algorithms.soo.nonconvex.ga import GA, FitnessSurvival, comp_by_cv_and_fitness
 from pymoo.config import Config
 from pymoo.core.algorithm import Algorithm
-from pymoo.core.duplicate import DuplicateElimination
-from pymoo.core.mating import Mating
-from pymoo.core.mutation import Mutation
 from pymoo.core.population import Population
-from pymoo.core.sampling import Sampling
 from pymoo.core.termination import NoTermination
 from pymoo.operators.crossover.ux import UniformCrossover
+from pymoo.operators.selection.rnd import RandomSelection
 from pymoo.operators.selection.tournament import TournamentSelection
+from pymoo.termination.max_gen import MaximumGenerationTermination
+from pymoo.util.ref_dirs import get_reference_directions
 
+from nas.mating import NotSeen, UnseenMating, UnseenPositions, UnseenSampling, draw_unseen
+from nas.moqpso import MOQPSO
 from nas.problem import ArchitectureProblem
-from spaces import Genotype, InputError, Space
+from nas.qpso import QPSO
+from nas.quantum import Motion
+from nas.tournament import by_feasibility, by_niche
+from spaces import Genotype, InputError
 
 Config.warnings["not_compiled"] = False
 
-DRAWS = 100
-"""Random draws per wanted architecture before the rest of a nearly exhausted space is listed."""
-
-
-def draw_unseen(space: Space, count: int, seen: set[Genotype], rng: np.random.Generator) -> list[Genotype]:
-    """Return up to ``count`` different architectures outside ``seen``, uniform over those; fewer if few are left."""
-    drawn: dict[Genotype, None] = {}
-    for _ in range(DRAWS * count):
-        if len(drawn) == count:
-            return list(drawn)
-        architecture = space.sample(rng)
-        if architecture not in seen:
-            drawn[architecture] = None
-    if len(drawn) < count:  # hardly anything is left, so the space is about as small as the history
-        rest = [architecture for architecture in space if architecture not in seen and architecture not in drawn]
-        for index in rng.permutation(len(rest))[: count - len(drawn)]:
-            drawn[rest[index]] = None
-    return list(drawn)
-
-
-class UniformReset(Mutation):  # type: ignore[misc]  # pymoo is untyped
-    """Mutation of unordered genes: each gene takes one of its other choices with probability ``1 / n_var``."""
-
-    def _do(
-        self,
-        problem: ArchitectureProblem,
-        X: NDArray[np.int64],
-        *_: Any,
-        random_state: np.random.Generator,
-        **__: Any,
-    ) -> NDArray[np.int64]:
-        choices = problem.xu + 1
-        shift = random_state.integers(1, np.maximum(choices, 2), size=X.shape)
-        mutated = random_state.random(X.shape) < 1 / problem.n_var
-        return np.where(mutated, (X + shift) % choices, X)
-
-
-class _UnseenSampling(Sampling):  # type: ignore[misc]  # pymoo is untyped
-    """First population: different architectures, uniform over the space."""
-
-    def _do(
-        self,
-        problem: ArchitectureProblem,
-        n_samples: int,
-        *_: Any,
-        random_state: np.random.Generator,
-        **__: Any,
-    ) -> NDArray[np.int64]:
-        drawn = draw_unseen(problem.space, n_samples, set(), random_state)
-        return np.array([problem.space.encode(architecture) for architecture in drawn])
-
-
-class _NotSeen(DuplicateElimination):  # type: ignore[misc]  # pymoo is untyped
-    """Takes an individual for a duplicate if its architecture was ever proposed."""
-
-    def __init__(self, space: Space) -> None:
-        super().__init__()
-        self.space = space
-        self.seen: set[Genotype] = set()
-
-    def architectures(self, population: Population) -> list[Genotype]:
-        return [self.space.decode(x) for x in population.get("X")]
-
-    def _do(self, pop: Population, other: Population | None, is_duplicate: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        taken = set(self.seen) if other is None else set(self.architectures(other))
-        for row, architecture in enumerate(self.architectures(pop)):
-            is_duplicate[row] |= architecture in taken
-            if other is None:
-                taken.add(architecture)
-        return is_duplicate
-
-
-class _UnseenMating(Mating):  # type: ignore[misc]  # pymoo is untyped
-    """Mating that remembers all it ever proposed, and fills up with random draws when it finds nothing new."""
-
-    def do(
-        self,
-        problem: ArchitectureProblem,
-        pop: Population,
-        n_offsprings: int,
-        random_state: np.random.Generator,
-        **kwargs: Any,
-    ) -> Population:
-        history: _NotSeen = self.eliminate_duplicates
-        history.seen.update(history.architectures(pop))
-        offspring = super().do(problem, pop, n_offsprings, random_state=random_state, **kwargs)
-        history.seen.update(history.architectures(offspring))
-        missing = n_offsprings - len(offspring)
-        if missing:
-            drawn = draw_unseen(problem.space, missing, history.seen, random_state)
-            history.seen.update(drawn)
-            if drawn:
-                fresh = Population.new(X=np.array([problem.space.encode(a) for a in drawn]))
-                offspring = Population.merge(offspring, fresh)
-        return offspring
+STEPS = 8
+"""Positions that are drawn for each particle of a swarm; it takes the first unseen one."""
 
 
 class RandomSearch(Algorithm):  # type: ignore[misc]  # pymoo is untyped
@@ -147,34 +71,214 @@ class RandomSearch(Algorithm):  # type: ignore[misc]  # pymoo is untyped
         self.pop = infills
 
 
-def _nsga2(space: Space, population: int) -> Algorithm:
-    history = _NotSeen(space)
-    crossover, mutation = UniformCrossover(prob=0.9), UniformReset()
-    selection = TournamentSelection(func_comp=binary_tournament)
-    return NSGA2(
-        pop_size=population,
-        sampling=_UnseenSampling(),
-        eliminate_duplicates=history,
-        mating=_UnseenMating(selection, crossover, mutation, eliminate_duplicates=history, n_max_iterations=20),
-        output=None,
+@dataclass(frozen=True)
+class Plan:
+    """What an algorithm is built for.
+
+    Attributes:
+        problem: Space and objectives.
+        population: Architectures of a generation.
+        evaluations: Budget, which algorithms with a schedule spread it over.
+    """
+
+    problem: ArchitectureProblem
+    population: int
+    evaluations: int
+
+    @property
+    def generations(self) -> int:
+        """Generations that the budget makes."""
+        return math.ceil(self.evaluations / self.population)
+
+
+def _genetic(plan: Plan, selection: Any) -> dict[str, Any]:
+    """Return what all genetic algorithms have in common; fresh operators, as pymoo shares its default ones."""
+    history = NotSeen(plan.problem.space)
+    mating = UnseenMating(selection, UniformCrossover(prob=0.9), eliminate_duplicates=history)
+    return {
+        "pop_size": plan.population,
+        "n_offsprings": plan.population,
+        "sampling": UnseenSampling(set()),
+        "eliminate_duplicates": history,
+        "mating": mating,
+        "output": None,
+    }
+
+
+def reference_directions(n_obj: int, most: int) -> NDArray[np.float64]:
+    """Return evenly spread weights [Das1998]_, as many as fit into ``most`` but no fewer than two, ``(n, n_obj)``."""
+    fitting = 1
+    for partitions in count(1):
+        if math.comb(partitions + n_obj - 1, n_obj - 1) > most:
+            break
+        fitting = partitions
+    directions: NDArray[np.float64] = get_reference_directions("das-dennis", n_obj, n_partitions=fitting)
+    return directions[: max(most, 2)]
+
+
+def _nsga2(plan: Plan) -> Algorithm:
+    return NSGA2(**_genetic(plan, TournamentSelection(func_comp=binary_tournament)))
+
+
+def _nsga3(plan: Plan) -> Algorithm:
+    directions = reference_directions(plan.problem.n_obj, plan.population)
+    return NSGA3(directions, **_genetic(plan, TournamentSelection(func_comp=by_feasibility)))
+
+
+def _unsga3(plan: Plan) -> Algorithm:
+    directions = reference_directions(plan.problem.n_obj, plan.population)
+    return UNSGA3(directions, **_genetic(plan, TournamentSelection(func_comp=by_niche)))
+
+
+def _sms_emoa(plan: Plan) -> Algorithm:
+    survival = LeastHypervolumeContributionSurvival()
+    return SMSEMOA(survival=survival, **_genetic(plan, TournamentSelection(func_comp=cv_and_dom_tournament)))
+
+
+def _spea2(plan: Plan) -> Algorithm:
+    survival = _DistancesOnAnyFront(normalize=True)
+    return SPEA2(survival=survival, **_genetic(plan, TournamentSelection(func_comp=spea_binary_tournament)))
+
+
+class _AnglesOnAnyFront(APDSurvival):  # type: ignore[misc]  # pymoo is untyped
+    """Survival of RVEA that also adapts to a front on which all members are equal in an objective."""
+
+    def adapt(self) -> None:
+        if self.nadir is not None:
+            extent = self.nadir - self.ideal
+            self.V = calc_V(calc_V(self.ref_dirs) * np.where(extent > 0, extent, 1.0))
+            self.gamma = calc_gamma(self.V)
+
+    def _do(self, *args: Any, **kwargs: Any) -> Population:
+        with np.errstate(invalid="ignore"):  # the angle of a cosine that rounding took above 1
+            return super()._do(*args, **kwargs)
+
+
+class _DistancesOnAnyFront(SPEA2Survival):  # type: ignore[misc]  # pymoo is untyped
+    """Survival of SPEA2 that does not complain of individuals that are all equal in an objective."""
+
+    def _do(self, *args: Any, **kwargs: Any) -> Population:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return super()._do(*args, **kwargs)
+
+
+def _rvea(plan: Plan) -> Algorithm:
+    directions = reference_directions(plan.problem.n_obj, plan.population)
+    return RVEA(
+        directions,
+        survival=_AnglesOnAnyFront(directions),
+        termination=MaximumGenerationTermination(plan.generations),
+        **_genetic(plan, RandomSelection()),
     )
 
 
-ALGORITHMS: dict[str, Callable[[Space, int], Algorithm]] = {
-    "nsga2": _nsga2,
-    "random": lambda _space, population: RandomSearch(population),
+def _age_moea2(plan: Plan) -> Algorithm:
+    if find_spec("numba") is None:
+        raise InputError("age-moea2 needs numba, which is not installed; pip install 'spikefront[age]'")
+    from pymoo.algorithms.moo.age2 import AGEMOEA2  # noqa: PLC0415  # it compiles when it is imported
+
+    return AGEMOEA2(**_genetic(plan, TournamentSelection(func_comp=binary_tournament)))
+
+
+def _ga(plan: Plan) -> Algorithm:
+    selection = TournamentSelection(func_comp=comp_by_cv_and_fitness)
+    algorithm = GA(survival=FitnessSurvival(), **_genetic(plan, selection))
+    algorithm.termination = None
+    return algorithm
+
+
+def _swarm(plan: Plan, boundary: str) -> dict[str, Any]:
+    """Return what both swarms have in common."""
+    positions = UnseenPositions()
+    return {
+        "pop_size": plan.population,
+        "sampling": UnseenSampling(positions.seen),
+        "motion": Motion(generations=plan.generations, boundary=boundary),
+        "chooser": positions,
+        "n_candidates": STEPS,
+        "control": "perturb",
+        "output": None,
+    }
+
+
+def _qpso(plan: Plan) -> Algorithm:
+    return QPSO(mean_best="weighted", **_swarm(plan, "reflect"))
+
+
+def _mo_qpso(plan: Plan) -> Algorithm:
+    return MOQPSO(**_swarm(plan, "clip"))
+
+
+@dataclass(frozen=True)
+class Row:
+    """An algorithm of the table.
+
+    Attributes:
+        build: Returns it, not yet set up.
+        fewest: Objectives that it needs.
+        most: Objectives that it can have, or None.
+        reals: Whether it moves in reals, ``[0, n)`` per gene, and not in indices.
+    """
+
+    build: Callable[[Plan], Algorithm]
+    fewest: int = 2
+    most: int | None = None
+    reals: bool = False
+
+
+ALGORITHMS: dict[str, Row] = {
+    "age-moea2": Row(_age_moea2),
+    "ga": Row(_ga, fewest=1, most=1),
+    "mo-qpso": Row(_mo_qpso, reals=True),
+    "nsga2": Row(_nsga2, fewest=1),
+    "nsga3": Row(_nsga3),
+    "qpso": Row(_qpso, fewest=1, most=1, reals=True),
+    "random": Row(lambda plan: RandomSearch(plan.population), fewest=1),
+    "rvea": Row(_rvea),
+    "sms-emoa": Row(_sms_emoa),
+    "spea2": Row(_spea2),
+    "unsga3": Row(_unsga3),
 }
-"""Builders by name; each takes the space and the population."""
+"""Algorithms by name."""
 
 
-def build_algorithm(name: str, problem: ArchitectureProblem, population: int, seed: int) -> Algorithm:
-    """Return an algorithm ready for ``ask``, with fresh operators and a seed of its own.
+def check_algorithm(name: str, objectives: int) -> Row:
+    """Return the row of an algorithm that can search for so many objectives.
 
     Raises:
-        InputError: If there is no such algorithm.
+        InputError: If there is no such algorithm, or if it cannot.
     """
     if name not in ALGORITHMS:
         raise InputError(f"search.algorithm must be one of {sorted(ALGORITHMS)}, got {name!r}")
-    algorithm = ALGORITHMS[name](problem.space, population)
-    algorithm.setup(problem, termination=NoTermination(), seed=seed)
+    row = ALGORITHMS[name]
+    if objectives < row.fewest or (row.most is not None and objectives > row.most):
+        fitting = sorted(n for n, r in ALGORITHMS.items() if r.fewest <= objectives <= (r.most or objectives))
+        needs = f"{row.most} objective" if row.most else f"{row.fewest} or more objectives"
+        raise InputError(
+            f"{name} searches for {needs}, got {objectives}; change search.objectives, or search.algorithm to one of "
+            f"{fitting}"
+        )
+    return row
+
+
+def build_algorithm(
+    name: str, problem: ArchitectureProblem, population: int, seed: int, evaluations: int = 300
+) -> Algorithm:
+    """Return an algorithm ready for ``ask``, with fresh operators and a seed of its own.
+
+    Args:
+        name: A row of ``ALGORITHMS``.
+        problem: Space and objectives.
+        population: Architectures of a generation.
+        seed: Seed of all that is drawn.
+        evaluations: Budget, which ``rvea`` and the swarms spread their schedule over; they go on beyond it.
+
+    Raises:
+        InputError: If there is no such algorithm, or if it cannot search for these objectives.
+    """
+    row = check_algorithm(name, problem.n_obj)
+    algorithm = row.build(Plan(problem, population, evaluations))
+    if algorithm.termination is None:
+        algorithm.termination = NoTermination()
+    algorithm.setup(problem.in_reals() if row.reals else problem, seed=seed)
     return algorithm

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.algorithms import ALGORITHMS, build_algorithm
+from nas.algorithms import build_algorithm, check_algorithm
 from nas.config import RunConfig, load_recipe
 from nas.evaluation import Evaluation
 from nas.folder import create_folder, hold
@@ -48,8 +48,7 @@ def _prepare(
     """Check all that can be checked before anything expensive runs, and claim the run folder."""
     config = (recipe if isinstance(recipe, RunConfig) else load_recipe(recipe)).changed(**changes)
     folder = Path(out) if out is not None else RUNS / config.name
-    if config.search.algorithm not in ALGORITHMS:
-        raise InputError(f"search.algorithm must be one of {sorted(ALGORITHMS)}, got {config.search.algorithm!r}")
+    check_algorithm(config.search.algorithm, len(config.search.objectives))
     source = open_source(config, folder, data_dir)
     given, objectives = config.search.hypervolume_reference, source.objectives
     if given and set(given) != set(objectives):
@@ -138,7 +137,7 @@ def _search(
     for stream, (name, store) in enumerate(searches if config.search.baseline else searches[:1]):
         reporter.start(store.study.study_name, config.search.evaluations, objectives)
         seed = int(np.random.SeedSequence([config.seed, stream]).generate_state(1)[0])
-        algorithm = build_algorithm(name, problem, config.search.population, seed)
+        algorithm = build_algorithm(name, problem, config.search.population, seed, config.search.evaluations)
         known: dict[Genotype, Evaluation] = reference.known | found.known | random.known
         budget = config.search.evaluations
         run_search(problem, algorithm, pool, store, budget, known, reporter.evaluated)

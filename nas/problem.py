@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,14 @@ class ArchitectureProblem(Problem):  # type: ignore[misc]  # pymoo is untyped
             vtype=int,
         )
         self._signs = np.array([-1.0 if sense == "max" else 1.0 for sense in objectives.values()])
+
+    def in_reals(self) -> ArchitectureProblem:
+        """Return the same problem for algorithms that move in reals, ``[0, n)`` per gene; ``decode`` floors them."""
+        problem = copy(self)
+        problem.xl = np.zeros(self.n_var)
+        problem.xu = np.nextafter(self.space.cardinalities.astype(np.float64), 0)
+        problem.vtype = float
+        return problem
 
     def fill(self, population: Population, metrics: Sequence[Mapping[str, float] | None]) -> Population:
         """Return the individuals of a population with their results, None being a failure.

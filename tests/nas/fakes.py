@@ -1,10 +1,11 @@
 """Stand-ins for the expensive parts of a run, through their protocols, and the tiny recipe of all tests here."""
 
 from collections import Counter
+from importlib.util import find_spec
 
 import numpy as np
 
-from nas.algorithms import build_algorithm
+from nas.algorithms import ALGORITHMS, build_algorithm
 from nas.evaluation import Evaluation
 from nas.problem import ArchitectureProblem
 
@@ -134,10 +135,27 @@ class FakePool:
         return Counter(architecture for architecture, _ in self.submitted)
 
 
-def proposals(name, space, budget, population=10, seed=0, answer=evaluation):
+def installed():
+    """Return the names of the algorithms that need nothing that is missing here."""
+    return [name for name in ALGORITHMS if name != "age-moea2" or find_spec("numba")]
+
+
+def objectives_for(name, most=2):
+    """Return as many objectives as an algorithm can have, up to some."""
+    row = ALGORITHMS[name]
+    every = OBJECTIVES | {"width": "min"}
+    return dict(list(every.items())[: min(most, row.most or most)])
+
+
+def three_metrics(architecture):
+    """Return the toy metrics and a third one."""
+    return toy_metrics(architecture) | {"width": float(architecture.embed_dim * architecture.layers[0].mlp_ratio)}
+
+
+def proposals(name, space, budget, population=10, seed=0, answer=evaluation, objectives=None):
     """Return the generations that an algorithm proposes, as architectures, and the algorithm."""
-    problem = ArchitectureProblem(space, OBJECTIVES)
-    algorithm = build_algorithm(name, problem, population, seed)
+    problem = ArchitectureProblem(space, objectives or objectives_for(name))
+    algorithm = build_algorithm(name, problem, population, seed, budget)
     generations = []
     while sum(map(len, generations)) < budget:
         asked = algorithm.ask()

@@ -1,0 +1,177 @@
+"""How architectures are proposed: unseen ones only, with operators for ordered and for unordered genes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pymoo.core.duplicate import DuplicateElimination
+from pymoo.core.mating import Mating
+from pymoo.core.mutation import Mutation
+from pymoo.core.population import Population
+from pymoo.core.sampling import Sampling
+
+from nas.problem import ArchitectureProblem
+from spaces import Genotype, Space
+
+DRAWS = 100
+"""Random draws per wanted architecture before the rest of a nearly exhausted space is listed."""
+
+
+def draw_unseen(space: Space, count: int, seen: set[Genotype], rng: np.random.Generator) -> list[Genotype]:
+    """Return up to ``count`` different architectures outside ``seen``, uniform over those; fewer if few are left."""
+    drawn: dict[Genotype, None] = {}
+    for _ in range(DRAWS * count):
+        if len(drawn) == count:
+            return list(drawn)
+        architecture = space.sample(rng)
+        if architecture not in seen:
+            drawn[architecture] = None
+    if len(drawn) < count:  # hardly anything is left, so the space is about as small as the history
+        rest = [architecture for architecture in space if architecture not in seen and architecture not in drawn]
+        for index in rng.permutation(len(rest))[: count - len(drawn)]:
+            drawn[rest[index]] = None
+    return list(drawn)
+
+
+class GeneMutation(Mutation):  # type: ignore[misc]  # pymoo is untyped
+    """Mutation of genes, each with probability ``1 / n_var``.
+
+    An ordered gene steps to one of its neighbours, and at an end of its choices to the only one; an unordered gene
+    takes one of its other choices, each with the same probability.
+    """
+
+    def _do(
+        self,
+        problem: ArchitectureProblem,
+        X: NDArray[np.int64],
+        *_: Any,
+        random_state: np.random.Generator,
+        **__: Any,
+    ) -> NDArray[np.int64]:
+        choices = problem.space.cardinalities
+        shift = random_state.integers(1, np.maximum(choices, 2), size=X.shape)
+        mutated = random_state.random(X.shape) < 1 / problem.n_var
+        up = (random_state.random(X.shape) < 0.5) & (choices - 1 > X) | (X == 0)
+        neighbour = np.clip(np.where(up, X + 1, X - 1), 0, choices - 1)
+        other = np.where(problem.space.ordered, neighbour, (X + shift) % choices)
+        return np.where(mutated, other, X)
+
+
+class UnseenSampling(Sampling):  # type: ignore[misc]  # pymoo is untyped
+    """First population: different architectures, uniform over the space; in reals anywhere in their buckets.
+
+    Args:
+        seen: Where it notes them.
+    """
+
+    def __init__(self, seen: set[Genotype]) -> None:
+        super().__init__()
+        self.seen = seen
+
+    def _do(
+        self,
+        problem: ArchitectureProblem,
+        n_samples: int,
+        *_: Any,
+        random_state: np.random.Generator,
+        **__: Any,
+    ) -> NDArray[np.int64]:
+        drawn = draw_unseen(problem.space, n_samples, self.seen, random_state)
+        self.seen.update(drawn)
+        X = np.array([problem.space.encode(architecture) for architecture in drawn])
+        return np.minimum(X + random_state.random(X.shape), problem.xu) if problem.vtype is float else X
+
+
+class NotSeen(DuplicateElimination):  # type: ignore[misc]  # pymoo is untyped
+    """Takes an individual for a duplicate if its architecture was ever proposed."""
+
+    def __init__(self, space: Space) -> None:
+        super().__init__()
+        self.space = space
+        self.seen: set[Genotype] = set()
+
+    def architectures(self, population: Population) -> list[Genotype]:
+        """Return the architectures of individuals in order."""
+        return [self.space.decode(x) for x in population.get("X")]
+
+    def _do(self, pop: Population, other: Population | None, is_duplicate: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        taken = set(self.seen) if other is None else set(self.architectures(other))
+        for row, architecture in enumerate(self.architectures(pop)):
+            is_duplicate[row] |= architecture in taken
+            if other is None:
+                taken.add(architecture)
+        return is_duplicate
+
+
+class UnseenMating(Mating):  # type: ignore[misc]  # pymoo is untyped
+    """Mating that remembers all it ever proposed, and fills up with random draws when it finds nothing new.
+
+    Args:
+        selection: Chooses parents.
+        crossover: Combines two of them.
+        eliminate_duplicates: The memory.
+    """
+
+    def __init__(self, selection: Any, crossover: Any, eliminate_duplicates: NotSeen) -> None:
+        super().__init__(
+            selection, crossover, GeneMutation(), eliminate_duplicates=eliminate_duplicates, n_max_iterations=20
+        )
+
+    def do(
+        self,
+        problem: ArchitectureProblem,
+        pop: Population,
+        n_offsprings: int,
+        random_state: np.random.Generator,
+        **kwargs: Any,
+    ) -> Population:
+        """Return so many unseen individuals, fewer if fewer are left."""
+        history: NotSeen = self.eliminate_duplicates
+        history.seen.update(history.architectures(pop))
+        offspring = super().do(problem, pop, n_offsprings, random_state=random_state, **kwargs)
+        history.seen.update(history.architectures(offspring))
+        missing = n_offsprings - len(offspring)
+        if missing:
+            drawn = draw_unseen(problem.space, missing, history.seen, random_state)
+            history.seen.update(drawn)
+            if drawn:
+                fresh = Population.new(X=np.array([problem.space.encode(a) for a in drawn]))
+                offspring = Population.merge(offspring, fresh)
+        return offspring
+
+
+class UnseenPositions:
+    """Moves each particle of a swarm to its first position whose architecture was never proposed.
+
+    A particle that finds none goes to a random unseen architecture, and stays where it is when none is left.
+    """
+
+    def __init__(self) -> None:
+        self.seen: set[Genotype] = set()
+
+    def __call__(
+        self, problem: ArchitectureProblem, positions: NDArray[np.float64], random_state: np.random.Generator
+    ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """Return the particles that move, ``(m,)``, and their positions, ``(m, n_var)``."""
+        space, moved, chosen = problem.space, [], []
+        for particle in range(positions.shape[1]):
+            found = self._first(space, positions[:, particle]) or self._any(space, random_state)
+            if found is not None:
+                architecture, position = found
+                self.seen.add(architecture)
+                moved.append(particle)
+                chosen.append(position)
+        return np.array(moved, dtype=np.intp), np.array(chosen, dtype=np.float64).reshape(-1, problem.n_var)
+
+    def _first(self, space: Space, candidates: NDArray[np.float64]) -> tuple[Genotype, NDArray[np.float64]] | None:
+        for position in candidates:
+            architecture = space.decode(position)
+            if architecture not in self.seen:
+                return architecture, position
+        return None
+
+    def _any(self, space: Space, rng: np.random.Generator) -> tuple[Genotype, NDArray[np.float64]] | None:
+        drawn = draw_unseen(space, 1, self.seen, rng)
+        return (drawn[0], space.encode(drawn[0]).astype(np.float64) + 0.5) if drawn else None
