@@ -211,18 +211,22 @@ def objective_senses(config: RunConfig, models: Models = None) -> dict[str, Sens
 
 
 def check_metric_names(config: RunConfig, space: Space, models: Models = None) -> None:
-    """Check that no metric takes the name of another column of the results.
+    """Check that no metric, and no gene of a table, takes the name of another column of the results.
 
     Raises:
         InputError: If one does.
     """
-    taken, tested = {*RESULT_COLUMNS, *space.columns}, "test_"
-    if config.table is not None:  # whose columns may be called anything
-        taken |= {f"test_{name}" for name in config.search.objectives} if config.table.test else set()
-        tested = ""
+    taken, test = set(RESULT_COLUMNS), "test_"
+    if config.table is not None:  # whose columns may be called anything else
+        taken |= {f"{test}{name}" for name in config.search.objectives} if config.table.test else set()
+        test = ""
+    for name in space.columns:
+        if name in taken:
+            raise InputError(f"a gene must not be called one of {sorted(taken)}, got {name!r}")
+    taken |= set(space.columns)
     for name in metric_senses(config, models):
-        if name in taken or (tested and name.startswith(tested)):
-            rule = f"{tested}… or one of" if tested else "one of"
+        if name in taken or (test and name.startswith(test)):
+            rule = f"{test}… or one of" if test else "one of"
             raise InputError(f"a metric must not be called {rule} {sorted(taken)}, got {name!r}")
 
 

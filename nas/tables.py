@@ -51,10 +51,8 @@ def locate_table(file: str, data_dir: str | Path | None) -> Path:
     for place in places:
         if place.is_file():
             return place
-    where = (
-        "is not there" if path.is_absolute() else f"lies neither beside the recipe nor in {root or 'a data folder'}"
-    )
-    raise InputError(f"the table {file} {where}; set table.file, --data-dir or {DATA_VARIABLE}")
+    where = "" if path.is_absolute() else f" beside the recipe or in {root or 'a data folder'}"
+    raise InputError(f"there is no table {file}{where}; set table.file, --data-dir or {DATA_VARIABLE}")
 
 
 def read_table(path: Path, genes: Sequence[str], unordered: Sequence[str], metrics: Sequence[str]) -> ResultTable:
@@ -183,8 +181,8 @@ def _metric_values(columns: Columns, names: Sequence[str]) -> dict[str, NDArray[
 
 
 def _kind(array: NDArray[Any]) -> str:
-    odd = next((value for value in array.ravel().tolist() if not isinstance(value, int | float)), array.dtype)
-    return f"values such as {odd!r}"
+    odd = (value for value in array.ravel().tolist() if isinstance(value, bool) or not isinstance(value, int | float))
+    return f"values such as {next(odd, array.dtype)!r}"
 
 
 def _first_of_each(rows: NDArray[np.int64], values: Columns, path: Path) -> NDArray[np.int64]:
