@@ -91,13 +91,12 @@ class Architecture:
         Raises:
             InputError: If a gene is missing, unknown or not a number.
         """
-        columns = [*NETWORK_GENES]
-        if "depth" in genes:
-            columns += [f"{gene}_{layer}" for layer in range(_integer("depth", genes)) for gene in LAYER_GENES]
+        depth = min(_integer("depth", genes), len(genes)) if "depth" in genes else 0  # more cannot be there
+        columns = [*NETWORK_GENES, *(f"{gene}_{layer}" for layer in range(depth) for gene in LAYER_GENES)]
         missing, unknown = [n for n in columns if n not in genes], sorted(set(genes) - set(columns))
         if missing or unknown:
             raise InputError(f"an architecture has exactly the genes {columns}, missing {missing}, unknown {unknown}")
-        layers = [{gene: genes[f"{gene}_{layer}"] for gene in LAYER_GENES} for layer in range(int(genes["depth"]))]
+        layers = [{gene: genes[f"{gene}_{layer}"] for gene in LAYER_GENES} for layer in range(depth)]
         return cls.from_dict({"embed_dim": genes["embed_dim"], "timesteps": genes["timesteps"], "layers": layers})
 
     def to_dict(self) -> dict[str, Any]:

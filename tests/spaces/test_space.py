@@ -378,6 +378,7 @@ def test_all_genes_are_numbers_in_order(space):
         ({"depth": None}, r"missing \['depth'\]"),
         ({"tau_0": None}, r"missing \['tau_0'\]"),
         ({"tau_9": 2.0}, r"unknown \['tau_9'\]"),
+        ({"depth": 10**15}, "missing .*'tau_5'"),
         ({"depth": "2"}, "depth must be a finite number, got '2'"),
         ({"num_heads_0": 1.5}, "num_heads must be a whole number, got 1.5"),
     ],
