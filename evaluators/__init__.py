@@ -2,7 +2,7 @@
 
 from evaluators.base import Candidate, Evaluator, Outcome, ScoringImages, Sense, SharedOutcomes
 from evaluators.comparison import Comparison, compare, spike_count_bits
-from evaluators.complexity import count_parameters, dense_operations
+from evaluators.complexity import count_macs, count_parameters, dense_operations
 from evaluators.energy import PRIOR_FIRING_RATE, EnergyPart, UnderModel, energy_mj, energy_parts, estimate_energy_mj
 from evaluators.energy_models import (
     DEFAULT_MODEL,
@@ -13,6 +13,7 @@ from evaluators.energy_models import (
     read_energy_tables,
 )
 from evaluators.operations import OperationCounts, counting
+from evaluators.static import StaticMetrics, UnbuiltCandidate
 from evaluators.table import EVALUATORS, UNDER_MODELS, build_evaluators, model_files, score
 from evaluators.tabular import HasArchitecture, ListedCandidate, Table
 from supernet.engine import LayerOperations, NeuronOperations
@@ -36,10 +37,13 @@ __all__ = [
     "ScoringImages",
     "Sense",
     "SharedOutcomes",
+    "StaticMetrics",
     "Table",
+    "UnbuiltCandidate",
     "UnderModel",
     "build_evaluators",
     "compare",
+    "count_macs",
     "count_parameters",
     "counting",
     "dense_operations",

@@ -165,7 +165,11 @@ class Candidate:
 
 
 class Evaluator(Protocol):
-    """Maps a candidate to metrics, in their natural sense, with units in their names."""
+    """Maps a candidate to metrics, in their natural sense, with units in their names.
+
+    One that has ``static = True`` looks at ``candidate.architecture``, ``skeleton`` and ``largest`` only, and gives
+    finite values for every architecture of a space: its metrics are known before anything is scored.
+    """
 
     @property
     def metrics(self) -> Mapping[str, Sense]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -12,14 +14,49 @@ from evaluators.base import Candidate, Sense
 from evaluators.operations import OperationCounts
 from spaces import Architecture, Skeleton, hidden_width
 from supernet.engine import LayerOperations, NeuronOperations
-from supernet.spikformer import Spikformer
+from supernet.neurons import build_neuron
 from supernet.stems import STAGE_DIVISORS
+
+_STEM_NEURONS, _BLOCK_NEURONS = len(STAGE_DIVISORS) + 1, 7
+"""Neurons of the stem, and of a block: of q, k, v, the attention, its projection, fc1 and fc2."""
 
 
 def count_parameters(skeleton: Skeleton, architecture: Architecture) -> int:
-    """Return the number of trainable values of a network; no memory is taken for them."""
+    """Return the number of trainable values of a network, in closed form: it is asked for of every proposal.
+
+    Weights, the biases of linear layers, two values per channel of each normalisation, and what neurons learn.
+    """
+    D = architecture.embed_dim
+    widths = [skeleton.in_channels, *(D // divisor for divisor in STAGE_DIVISORS), D]
+    total = sum((9 * narrow + 2) * wide for narrow, wide in pairwise(widths))
+    for layer in architecture.layers:
+        hidden = hidden_width(D, layer.mlp_ratio)
+        total += 4 * (D + 3) * D + (D + 3) * hidden + (hidden + 3) * D
+    neurons = _STEM_NEURONS + _BLOCK_NEURONS * architecture.depth
+    return total + (D + 1) * skeleton.num_classes + neurons * _neuron_values(skeleton)
+
+
+@cache
+def _neuron_values(skeleton: Skeleton) -> int:
+    """Return the number of trainable values of one neuron, which do not depend on the width of its layer."""
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in Spikformer(skeleton, architecture).parameters())
+        return sum(parameter.numel() for parameter in build_neuron(skeleton, "reference").parameters())
+
+
+def count_macs(skeleton: Skeleton, architecture: Architecture) -> int:
+    """Return the multiply-accumulates of :func:`dense_operations` in closed form."""
+    T, D = architecture.timesteps, architecture.embed_dim
+    size, narrow = skeleton.image_size, skeleton.in_channels
+    stages = []
+    for index, divisor in enumerate(STAGE_DIVISORS):
+        wide = D // divisor
+        stages.append(size * size * 9 * narrow * wide)
+        size, narrow = (size + 1) // 2 if index in skeleton.stem_pools else size, wide
+    tokens = size * size
+    each = sum(stages[1:]) + tokens * 9 * D * D
+    for layer in architecture.layers:
+        each += tokens * D * (4 * D + 2 * tokens + 2 * hidden_width(D, layer.mlp_ratio))
+    return stages[0] + T * each + D * skeleton.num_classes
 
 
 def dense_operations(skeleton: Skeleton, architecture: Architecture) -> OperationCounts:
@@ -70,6 +107,7 @@ class Parameters:
     """Trainable values of the network."""
 
     metrics: ClassVar[Mapping[str, Sense]] = {"parameters": "min"}
+    static: ClassVar[bool] = True
 
     def __call__(self, candidate: Candidate) -> dict[str, float]:
         """Return ``parameters``."""
@@ -85,7 +123,8 @@ class Macs:
     """
 
     metrics: ClassVar[Mapping[str, Sense]] = {"macs": "min"}
+    static: ClassVar[bool] = True
 
     def __call__(self, candidate: Candidate) -> dict[str, float]:
         """Return ``macs``."""
-        return {"macs": dense_operations(candidate.skeleton, candidate.architecture).macs_per_image}
+        return {"macs": float(count_macs(candidate.skeleton, candidate.architecture))}

@@ -307,7 +307,9 @@ def _given(**values: Any) -> dict[str, Any]:
 
 
 def _print_front(run: Any, output: Format) -> None:
-    frame = run.front()
+    frame, reason = run.front(), run.why_empty()
+    if reason:
+        typer.echo(f"there is no front: {reason}", err=True)
     if output is Format.TABLE:  # what fits a screen; the others have all columns
         others = [metric for metric in run.metrics if metric not in run.objectives]
         shown = ["key", *run.objectives, *run.test_columns, *others, *run.space.columns[:3]]

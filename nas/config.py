@@ -80,7 +80,17 @@ class ScoringConfig(_Table):
 
 
 class SearchConfig(_Table):
-    """What is searched for, how, and for how long."""
+    """What is searched for, how, and for how long.
+
+    Attributes:
+        objectives: Metrics that the front is over, in order.
+        algorithm: A row of ``nas.algorithms.ALGORITHMS``.
+        population: Architectures of a generation.
+        evaluations: Budget.
+        baseline: Whether random search is run with the same budget.
+        hypervolume_reference: Worst value of each objective that counts; the source of the scores knows one.
+        constraints: Bounds by ``max_`` or ``min_`` and the name of a recorded metric.
+    """
 
     objectives: Annotated[tuple[str, ...], Field(min_length=1)] = ("accuracy", "energy_mj")
     algorithm: str = "nsga2"
@@ -88,6 +98,7 @@ class SearchConfig(_Table):
     evaluations: Positive = 300
     baseline: bool = True
     hypervolume_reference: dict[str, FiniteFloat] = {}
+    constraints: dict[str, FiniteFloat] = {}
 
 
 class WorkersConfig(_Table):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -45,12 +46,25 @@ def run_search(
             break
         generation += 1
         architectures = [problem.space.decode(x) for x in population.get("X")][: budget - spent]
-        evaluations = evaluate(architectures, pool, store, generation, known, on_evaluation)
+        answers = ChainMap(refusals(problem, architectures), dict(known))
+        evaluations = evaluate(architectures, pool, store, generation, answers, on_evaluation)
         spent += len(architectures)
         if len(architectures) == len(population):
             results = [None if e.failure is not None else e.metrics for e in evaluations]
             algorithm.tell(infills=problem.fill(population, results))
     return spent
+
+
+def refusals(problem: ArchitectureProblem, architectures: Sequence[Genotype]) -> dict[Genotype, Evaluation]:
+    """Return failed evaluations for those that violate static constraints, which nothing is computed for."""
+    refused = {}
+    for architecture in architectures:
+        if not problem.admits(architecture):
+            values = problem.static(architecture)
+            broken = [c for c in problem.static_constraints if c.excess(values[c.metric]) > 0]
+            reasons = "; ".join(f"{c.metric} is {values[c.metric]:.10g}, against {c}" for c in broken)
+            refused[architecture] = Evaluation(architecture, {}, 0.0, f"not scored: {reasons}")
+    return refused
 
 
 def evaluate(

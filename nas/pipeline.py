@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from nas.admission import check_admission
 from nas.algorithms import build_algorithm, check_algorithm
 from nas.config import RunConfig, load_recipe
+from nas.constraints import parse_constraints
 from nas.evaluation import Evaluation
 from nas.folder import create_folder, hold
 from nas.loop import evaluate, run_search
@@ -55,6 +57,7 @@ def _prepare(
         raise InputError(
             f"search.hypervolume_reference must have the objectives {list(objectives)}, got {list(given)}"
         )
+    check_admission(_problem(config, source), np.random.default_rng(config.seed))
     create_folder(folder, config, source.space, data_folder(data_dir), source.record)
     return _Prepared(config, folder, source)
 
@@ -132,7 +135,7 @@ def _search(
         point = config.search.hypervolume_reference or source.reference_point(score, reporter)
         found.study.set_user_attr(REFERENCE, point)
 
-    problem = ArchitectureProblem(source.space, objectives)
+    problem = _problem(config, source)
     searches = [(config.search.algorithm, found), ("random", random)]
     for stream, (name, store) in enumerate(searches if config.search.baseline else searches[:1]):
         reporter.start(store.study.study_name, config.search.evaluations, objectives)
@@ -148,9 +151,14 @@ def _search(
         evaluate(front, pool, test, 1, {}, reporter.evaluated, split="test")
 
 
+def _problem(config: RunConfig, source: ScoreSource) -> ArchitectureProblem:
+    constraints = parse_constraints(config.search.constraints, source.metrics)
+    return ArchitectureProblem(source.space, source.objectives, constraints, source.static)
+
+
 def _front(store: Store, problem: ArchitectureProblem) -> list[Genotype]:
-    """Return the non-dominated architectures of a study in the order of submission."""
-    sound = [result for result in store.results if result.failure is None]
-    points = np.array([problem.point(result.metrics) for result in sound]).reshape(-1, problem.n_obj)
+    """Return the non-dominated feasible architectures of a study in the order of submission."""
+    sound = [result for result in store.results if result.failure is None and problem.feasible(result.metrics)]
+    points = np.array([problem.point(result.metrics) for result in sound]).reshape(-1, len(problem.objectives))
     keep = non_dominated(points, problem.objectives)
     return [result.architecture for result, kept in zip(sound, keep, strict=True) if kept]

@@ -12,8 +12,9 @@ from pymoo.core.population import Population
 from pymoo.core.problem import Problem
 from pymoo.problems.static import StaticProblem
 
-from evaluators import Sense
-from spaces import Space
+from evaluators import Sense, StaticMetrics
+from nas.constraints import Constraint, squash
+from spaces import Genotype, Space
 
 FAILED, SOUND = 1.0, -1.0
 """Constraint values: pymoo takes above 0 as violated."""
@@ -22,18 +23,35 @@ FAILED, SOUND = 1.0, -1.0
 class ArchitectureProblem(Problem):  # type: ignore[misc]  # pymoo is untyped
     """Integer genes in, objectives to minimise out; a failed evaluation is a violated constraint.
 
+    The columns of G are the failure and then one per constraint on a measured metric. Constraints on static metrics
+    are kept by proposing nothing that violates them.
+
     Args:
         space: Search space.
         objectives: Metric names in the order of F, each with its sense.
+        constraints: Bounds on metrics.
+        static: Metrics that follow from an architecture alone; none without it.
     """
 
-    def __init__(self, space: Space, objectives: Mapping[str, Sense]) -> None:
+    def __init__(
+        self,
+        space: Space,
+        objectives: Mapping[str, Sense],
+        constraints: Sequence[Constraint] = (),
+        static: StaticMetrics | None = None,
+    ) -> None:
         self.space = space
         self.objectives = dict(objectives)
+        self.constraints = tuple(constraints)
+        self.static_metrics = static.names if static is not None else ()
+        self.static_constraints = tuple(c for c in constraints if c.metric in self.static_metrics)
+        self._measured = tuple(c for c in constraints if c.metric not in self.static_metrics)
+        self._static = static
+        self._known: dict[Genotype, Mapping[str, float]] = {}
         super().__init__(
             n_var=len(space.columns),
             n_obj=len(objectives),
-            n_ieq_constr=1,
+            n_ieq_constr=1 + len(self._measured),
             xl=np.zeros(len(space.columns), dtype=np.int64),
             xu=space.cardinalities - 1,
             vtype=int,
@@ -51,18 +69,46 @@ class ArchitectureProblem(Problem):  # type: ignore[misc]  # pymoo is untyped
     def fill(self, population: Population, metrics: Sequence[Mapping[str, float] | None]) -> Population:
         """Return the individuals of a population with their results, None being a failure.
 
-        The objectives of a failure are set to 0 and mean nothing: its constraint is violated, and pymoo compares
-        such individuals by their violation alone.
+        The objectives of a failure are set to 0 and mean nothing: all its constraints are violated by 1, so that it
+        is worse than any other, and pymoo compares such individuals by their violation alone.
         """
         F = np.zeros((len(population), self.n_obj))
-        G = np.full((len(population), 1), FAILED)
+        G = np.full((len(population), self.n_ieq_constr), FAILED)
         for row, values in enumerate(metrics):
             if values is not None:
                 F[row] = self._signs * self.point(values)
-                G[row] = SOUND
+                excesses = [constraint.excess(values[constraint.metric]) for constraint in self._measured]
+                G[row] = [SOUND, *(squash(excess) if excess > 0 else SOUND for excess in excesses)]
         PymooEvaluator().eval(StaticProblem(self, F=F, G=G), population)
         return population
 
     def point(self, values: Mapping[str, float]) -> NDArray[np.float64]:
         """Return the objectives of one evaluation in their natural sense, ``(n_obj,)``."""
         return np.array([values[name] for name in self.objectives])
+
+    def feasible(self, values: Mapping[str, float]) -> bool:
+        """Return whether the metrics of a complete evaluation keep all constraints."""
+        return all(constraint.excess(values[constraint.metric]) == 0 for constraint in self.constraints)
+
+    def static(self, architecture: Genotype) -> Mapping[str, float]:
+        """Return the static metrics of an architecture, computed without weights, once.
+
+        Raises:
+            InputError: If an evaluator that calls itself static cannot give them.
+        """
+        if self._static is None:
+            return {}
+        if architecture not in self._known:
+            self._known[architecture] = self._static(architecture)
+        return self._known[architecture]
+
+    def violation(self, architecture: Genotype) -> float:
+        """Return the sum of the excesses over static constraints, each in units of its bound; 0 if admitted."""
+        if not self.static_constraints:
+            return 0.0
+        values = self.static(architecture)
+        return sum(constraint.excess(values[constraint.metric]) for constraint in self.static_constraints)
+
+    def admits(self, architecture: Genotype) -> bool:
+        """Return whether an architecture keeps all static constraints, so that scoring it can be of use."""
+        return self.violation(architecture) == 0

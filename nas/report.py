@@ -60,7 +60,7 @@ def write_report(run: Run) -> Path:
         "<h2>Hypervolume</h2>",
         _figure(hypervolume_figure(run, search, random), "hypervolume", with_library=False),
         "<h2>Members of the front</h2>",
-        f"<p>{_origin(run)}</p>",
+        f"<p>{_origin(run)}</p>" if not front.empty else f"<p>{escape(_no_front(run))}</p>",
         f'<div class="wide">{_front_table(run, front)}</div>',
         *_energy_section(run, front),
         "<h2>Run</h2>",
@@ -111,9 +111,11 @@ def _energy_section(run: Run, front: pd.DataFrame) -> list[str]:
 
 
 def _summary(run: Run, search: pd.DataFrame, random: pd.DataFrame, front: pd.DataFrame) -> str:
-    failed = int((search["state"] == "failed").sum())
+    counts = f"{(search['state'] == 'failed').sum()} failed"
+    if run.constraints:
+        counts += f", {infeasible(search)} violate constraints"
     parts = [
-        f"{len(front)} architectures on the front of {len(search)} evaluations ({failed} failed) in a space of "
+        f"{len(front)} architectures on the front of {len(search)} evaluations ({counts}) in a space of "
         f"{run.space.size:,}.",
         f"Hypervolume {run.hypervolume():.4f}",
     ]
@@ -122,14 +124,31 @@ def _summary(run: Run, search: pd.DataFrame, random: pd.DataFrame, front: pd.Dat
     return " ".join(parts) + "."
 
 
+def infeasible(frame: pd.DataFrame) -> int:
+    """Return how many complete evaluations violate constraints."""
+    return int(((frame["state"] == "complete") & ~frame["feasible"]).sum())
+
+
+def _no_front(run: Run) -> str:
+    reason = run.why_empty()
+    return f"There is no front: {reason}." if reason else "There is no front yet."
+
+
 def front_figure(run: Run, search: pd.DataFrame, random: pd.DataFrame, front: pd.DataFrame) -> go.Figure:
     """Return all evaluations and the fronts of search and baseline, first objective over second."""
     y, *rest = run.objectives
     x = rest[0] if rest else "number"
     figure = go.Figure()
-    hidden = search[~search["is_pareto"] & (search["state"] == "complete")]
+    hidden = search[~search["is_pareto"] & search["feasible"]]
+    beyond = search[~search["feasible"] & (search["state"] == "complete")]
     groups = [
         ("evaluated", hidden, "markers", {"color": _GREY, "size": 5, "opacity": 0.5}),
+        (
+            "violates constraints",
+            beyond,
+            "markers",
+            {"color": _GREY, "size": 6, "opacity": 0.5, "symbol": "x-thin-open"},
+        ),
         (
             "random search, front",
             random[random["is_pareto"]],
@@ -144,6 +163,8 @@ def front_figure(run: Run, search: pd.DataFrame, random: pd.DataFrame, front: pd
         open_circle = {"color": _BLUE, "size": 9, "symbol": "circle-open"}
         groups.append(("the same networks, test split", on_test, "markers", open_circle))
     for name, frame, mode, marker in groups:
+        if name == "violates constraints" and frame.empty:
+            continue
         rows = frame.sort_values(x)
         figure.add_trace(
             go.Scatter(
@@ -219,6 +240,7 @@ def _facts_table(run: Run, search: pd.DataFrame, random: pd.DataFrame) -> str:
         "space": f"{run.space.name}, {run.space.size:,} architectures",
         **_source_facts(run, values),
         "algorithm": f"{run.config.search.algorithm}, population {run.config.search.population}",
+        **({"constraints": _constraint_facts(run, search, random)} if run.constraints else {}),
         "workers": f"{run.config.workers.pool}, {run.config.workers.count}",
         "hypervolume reference": ", ".join(f"{n} {v:.5g}" for n, v in (run.reference or {}).items()),
         "scoring": scoring,
@@ -230,6 +252,11 @@ def _facts_table(run: Run, search: pd.DataFrame, random: pd.DataFrame) -> str:
     }
     cells = "".join(f"<tr><td>{escape(k)}</td><td>{escape(str(v))}</td></tr>" for k, v in rows.items())
     return f'<div class="wide"><table class="facts">{cells}</table></div>'
+
+
+def _constraint_facts(run: Run, search: pd.DataFrame, random: pd.DataFrame) -> str:
+    text = f"{', '.join(map(str, run.constraints))}; violated by {infeasible(search)} of {len(search)} evaluations"
+    return text + (f", by {infeasible(random)} of the baseline's {len(random)}" if len(random) else "")
 
 
 def _source_facts(run: Run, values: dict[str, Any]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from evaluators import Sense
+from nas.constraints import Constraint, violations
 from nas.storage import DURATION, FAILURE, GENERATION, KEY
 from spaces import Space
 
@@ -24,12 +25,17 @@ STATES = {
 
 
 def evaluations_frame(
-    trials: Sequence[FrozenTrial], space: Space, metrics: Sequence[str], objectives: Mapping[str, Sense]
+    trials: Sequence[FrozenTrial],
+    space: Space,
+    metrics: Sequence[str],
+    objectives: Mapping[str, Sense],
+    constraints: Sequence[Constraint] = (),
 ) -> pd.DataFrame:
     """Return one row per evaluation, in the order of submission.
 
     Columns: ``number, key``, one per gene (missing for layers that do not exist), one per metric (missing unless
-    complete), ``generation, state, duration`` in seconds, ``failure`` (reason) and ``is_pareto``.
+    complete), ``generation, state, duration`` in seconds, ``failure`` (reason), ``feasible`` (whether it is
+    complete and keeps all constraints) and ``is_pareto`` (whether no other feasible one dominates it).
     """
     rows = [
         {
@@ -50,9 +56,10 @@ def evaluations_frame(
     for column in (*numbers, *metrics, "duration"):
         frame[column] = pd.to_numeric(frame[column])
     complete = (frame["state"] == "complete").to_numpy()
-    frame["is_pareto"] = False
-    points = frame.loc[complete, list(objectives)].to_numpy(dtype=np.float64)
-    frame.loc[complete, "is_pareto"] = non_dominated(points, objectives)
+    frame["feasible"] = frame["is_pareto"] = False
+    frame.loc[complete, "feasible"] = violations(frame[complete], constraints) == 0
+    points = frame.loc[frame["feasible"], list(objectives)].to_numpy(dtype=np.float64)
+    frame.loc[frame["feasible"], "is_pareto"] = non_dominated(points, objectives)
     return frame
 
 
@@ -117,13 +124,16 @@ def hypervolume(
 def hypervolume_curve(
     evaluations: pd.DataFrame, objectives: Mapping[str, Sense], reference: Mapping[str, float]
 ) -> NDArray[np.float64]:
-    """Return the hypervolume after each evaluation in the order of submission, failures included, ``(n,)``."""
+    """Return the hypervolume after each evaluation in the order of submission, ``(n,)``.
+
+    Failed and infeasible ones count as evaluations and add nothing.
+    """
     curve = np.zeros(len(evaluations))
     kept = np.empty((0, len(objectives)))
     value = 0.0
     points = evaluations[list(objectives)].to_numpy(dtype=np.float64)
-    for row, point in enumerate(points):
-        if np.isfinite(point).all():
+    for row, (point, feasible) in enumerate(zip(points, evaluations["feasible"], strict=True)):
+        if feasible:
             grown = hypervolume(np.vstack([kept, point]), objectives, reference)
             if grown > value:
                 kept, value = np.vstack([kept, point]), grown

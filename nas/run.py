@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from evaluators import EnergyModel, OperationCounts, Sense, UnderModel, build_evaluators
+from nas.constraints import Constraint, parse_constraints, violations
 from nas.evaluation import SplitName
 from nas.folder import open_energy_models, open_recipe, read_run
 from nas.results import evaluations_frame, front_frame, hypervolume
@@ -58,6 +59,11 @@ class Run:
         return list(metric_senses(self.config, self._models))
 
     @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """Bounds on metrics that the search kept to."""
+        return parse_constraints(self.config.search.constraints, self.metrics)
+
+    @property
     def test_columns(self) -> list[str]:
         """Columns of the front that are on the test split: one per objective, none if a table has no such split."""
         tested = self.config.table is None or self.config.table.test
@@ -84,11 +90,11 @@ class Run:
         """Return one row per evaluation of a study: ``search``, ``random``, ``reference`` or ``test``.
 
         Columns: ``number, key``, one per gene, one per metric, ``generation, state, duration`` in seconds,
-        ``failure`` and ``is_pareto``.
+        ``failure``, ``feasible`` and ``is_pareto``.
         """
         if study not in STUDIES:
             raise InputError(f"a run has the studies {list(STUDIES)}, got {study!r}")
-        return evaluations_frame(self._trials(study), self.space, self.metrics, self.objectives)
+        return evaluations_frame(self._trials(study), self.space, self.metrics, self.objectives, self.constraints)
 
     @cached_property
     def _storage(self) -> Any:
@@ -117,10 +123,27 @@ class Run:
         return (max(ended) - min(started)).total_seconds() if ended else 0.0
 
     def hypervolume(self, study: str = "search") -> float:
-        """Return the hypervolume of a study's evaluations against the recorded reference, 0 if there are none."""
+        """Return the hypervolume of a study's feasible evaluations against the recorded reference, 0 without any."""
         frame = self.evaluations(study)
-        complete = frame.loc[frame["state"] == "complete", list(self.objectives)].to_numpy(dtype=float)
-        return hypervolume(complete, self.objectives, self.reference) if self.reference else 0.0
+        points = frame.loc[frame["feasible"], list(self.objectives)].to_numpy(dtype=float)
+        return hypervolume(points, self.objectives, self.reference) if self.reference else 0.0
+
+    def why_empty(self) -> str | None:
+        """Return why the search has no front, and how near it came; None if it has one, or has not begun."""
+        frame = self.evaluations()
+        frame = frame[frame["state"] != "running"]
+        if frame.empty or frame["feasible"].any():
+            return None
+        complete = frame[frame["state"] == "complete"]
+        if complete.empty:
+            return f"all {len(frame)} evaluations failed, the first with {frame['failure'].iloc[0]}"
+        nearest = complete.iloc[int(violations(complete, self.constraints).argmin())]
+        names = dict.fromkeys(constraint.metric for constraint in self.constraints)
+        values = ", ".join(f"{name} {nearest[name]:.6g}" for name in names)
+        return (
+            f"none of {len(frame)} evaluations keeps {' and '.join(map(str, self.constraints))}; the nearest is "
+            f"{nearest['key']} with {values}"
+        )
 
     def architecture(self, key: str) -> Genotype:
         """Return the architecture of a key, or of the beginning of a key that no other shares.

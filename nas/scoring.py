@@ -32,7 +32,7 @@ from supernet.engine import Engine, in_turns
 from supernet.engine.scoring import MEMORY
 from supernet.spikformer import Spikformer
 
-RESULT_COLUMNS = ("number", "key", "generation", "state", "duration", "failure", "is_pareto")
+RESULT_COLUMNS = ("number", "key", "generation", "state", "duration", "failure", "feasible", "is_pareto")
 """Columns of the results beside genes and metrics."""
 
 

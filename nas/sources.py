@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from evaluators import Sense
+from evaluators import Sense, StaticMetrics
 from nas.config import RunConfig
 from nas.evaluation import Evaluation, Job
 from nas.progress import Reporter
@@ -27,6 +27,16 @@ class ScoreSource(Protocol):
     @property
     def objectives(self) -> Mapping[str, Sense]:
         """Objectives in order, each with its sense."""
+        ...
+
+    @property
+    def metrics(self) -> Mapping[str, Sense]:
+        """All recorded metrics in order, each with its sense."""
+        ...
+
+    @property
+    def static(self) -> StaticMetrics:
+        """Metrics that follow from an architecture alone."""
         ...
 
     @property

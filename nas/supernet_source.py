@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from evaluators import EnergyModel, Sense, parse_energy_model
+from evaluators import EnergyModel, Sense, StaticMetrics, UnbuiltCandidate, build_evaluators, parse_energy_model
 from nas.config import RunConfig
 from nas.evaluation import Evaluation
 from nas.folder import read_energy_models
 from nas.progress import Reporter
-from nas.scoring import ScoringJob, build_job, check_metric_names, load_run_data, objective_senses
+from nas.scoring import ScoringJob, build_job, check_metric_names, load_run_data, metric_senses, objective_senses
 from nas.storage import Store
 from spaces import Genotype, InputError, SearchSpace, load_space
 from supernet.augment import build_augmentation
@@ -64,6 +64,18 @@ class SupernetSource:
         check_executor(config.executor)
         resolve_device(config.device, config.executor)
         return cls(config, space, data, objectives, tables)
+
+    @property
+    def metrics(self) -> Mapping[str, Sense]:
+        """All recorded metrics in order, each with its sense."""
+        return metric_senses(self.config, _parse(self.energy_tables))
+
+    @property
+    def static(self) -> StaticMetrics:
+        """Metrics that follow from the shape of a network."""
+        skeleton, largest = self.space.skeleton, self.space.largest()
+        evaluators = build_evaluators(self.config.metrics, self.config.options, _parse(self.energy_tables))
+        return StaticMetrics(evaluators, lambda architecture: UnbuiltCandidate(architecture, skeleton, largest))
 
     @property
     def record(self) -> dict[str, Any]:

@@ -11,12 +11,22 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluators import EVALUATORS, UNDER_MODELS, Candidate, Evaluator, ListedCandidate, Sense, Table, build_evaluators
+from evaluators import (
+    EVALUATORS,
+    UNDER_MODELS,
+    Candidate,
+    Evaluator,
+    ListedCandidate,
+    Sense,
+    StaticMetrics,
+    Table,
+    build_evaluators,
+)
 from evaluators import score as score_candidate
 from nas.config import RunConfig
 from nas.evaluation import Evaluation, SplitName, attempt
 from nas.progress import Reporter
-from nas.scoring import check_metric_names, objective_senses
+from nas.scoring import check_metric_names, metric_senses, objective_senses
 from nas.storage import Store
 from nas.tables import ResultTable, locate_table, read_table
 from spaces import Genotype, InputError, Row, TableSpace
@@ -109,6 +119,16 @@ class TableSource:
     def space(self) -> TableSpace:
         """Rows of the table."""
         return self.table.space
+
+    @property
+    def metrics(self) -> Mapping[str, Sense]:
+        """All recorded metrics in order, each with its sense."""
+        return metric_senses(self.config)
+
+    @property
+    def static(self) -> StaticMetrics:
+        """Metrics of the further evaluators that are marked static."""
+        return StaticMetrics(build_evaluators(self.config.metrics, self.config.options), ListedCandidate)
 
     @property
     def tested(self) -> bool:

@@ -1,9 +1,10 @@
 """Parameters and dense operations: right, and without weights."""
 
+import numpy as np
 import pytest
 import torch
 
-from evaluators import EVALUATORS, Candidate, count_parameters, dense_operations
+from evaluators import EVALUATORS, Candidate, count_macs, count_parameters, dense_operations
 from spaces import Architecture, Layer, Skeleton
 from supernet.spikformer import Spikformer
 
@@ -38,10 +39,24 @@ def test_parameters_are_those_of_the_public_model_but_its_unused_norms(architect
     assert count_parameters(Skeleton(32, 3, 10), architecture) == published - unused
 
 
-def test_parameters_equal_those_of_a_real_network(space):
-    for architecture in (space.smallest(), space.largest()):
-        real = Spikformer(space.skeleton, architecture)
+SKELETONS = [
+    {},
+    {"image_size": 13, "in_channels": 3, "num_classes": 7, "stem_pools": [0, 1, 3]},
+    {"stem_pools": [], "neuron": "plif"},
+    {"neuron": "if"},
+]
+
+
+@pytest.mark.parametrize("skeleton", SKELETONS, ids=str)
+def test_closed_forms_equal_real_networks_and_the_sum_over_layers(skeleton, make_space):
+    space = make_space(**skeleton)
+    drawn = [space.sample_genes(np.random.default_rng(seed)) for seed in range(6)]
+    for architecture in (space.smallest(), space.largest(), *drawn):
+        with torch.device("meta"):
+            real = Spikformer(space.skeleton, architecture)
         assert count_parameters(space.skeleton, architecture) == sum(p.numel() for p in real.parameters())
+        counted = dense_operations(space.skeleton, architecture).macs_per_image
+        assert count_macs(space.skeleton, architecture) == counted
 
 
 @pytest.mark.parametrize("name", ["parameters", "macs"])

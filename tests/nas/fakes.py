@@ -8,6 +8,7 @@ import numpy as np
 from nas.algorithms import ALGORITHMS, build_algorithm
 from nas.evaluation import Evaluation
 from nas.problem import ArchitectureProblem
+from spaces import SearchSpace
 
 OBJECTIVES = {"accuracy": "max", "energy_mj": "min"}
 
@@ -75,6 +76,12 @@ def write_recipe(folder, *changes, space=SPACE, name="tiny.toml"):
     (folder / "space.toml").write_text(space)
     (folder / name).write_text(text)
     return folder / name
+
+
+def narrowed(space, **genes):
+    """Return a space with other choices for some genes."""
+    values = space.to_dict()
+    return SearchSpace.from_dict({**values, "genes": values["genes"] | genes})
 
 
 def toy_metrics(architecture):

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import pytest
-from fakes import OBJECTIVES, FakePool, evaluation, half_failing, installed
+from fakes import OBJECTIVES, FakePool, evaluation, half_failing, installed, narrowed
 from optuna.trial import TrialState
 
 from nas.algorithms import ALGORITHMS, build_algorithm
@@ -14,7 +14,6 @@ from nas.loop import evaluate, run_search
 from nas.problem import ArchitectureProblem
 from nas.results import evaluations_frame
 from nas.storage import Store, open_storage, read_trials
-from spaces import SearchSpace
 
 METRICS = ["accuracy", "energy_mj"]
 MULTI = [name for name in installed() if ALGORITHMS[name].most is None]
@@ -39,11 +38,6 @@ def searched(folder, space, pool, name="nsga2", study="search", budget=20, known
 def table(folder, space, study="search"):
     trials = read_trials(storage_of(folder), study)
     return evaluations_frame(trials, space, METRICS, OBJECTIVES)
-
-
-def narrowed(space, **genes):
-    values = space.to_dict()
-    return SearchSpace.from_dict({**values, "genes": values["genes"] | genes})
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ COLUMNS = [
     *("number", "key", "embed_dim", "timesteps", "depth"),
     *("mlp_ratio_0", "num_heads_0", "v_threshold_0", "tau_0"),
     *("mlp_ratio_1", "num_heads_1", "v_threshold_1", "tau_1"),
-    *("accuracy", "energy_mj", "spikes", "generation", "state", "duration", "failure", "is_pareto"),
+    *("accuracy", "energy_mj", "spikes", "generation", "state", "duration", "failure", "feasible", "is_pareto"),
 ]
 
 
@@ -88,7 +88,7 @@ def test_an_empty_table_has_the_same_columns_and_kinds(frame_of, space):
     assert len(empty) == 0
     assert len(empty[empty["is_pareto"]]) == 0
     full = frame_of([with_spikes(space.smallest())])
-    numeric = [c for c in COLUMNS if c not in ("key", "state", "failure", "is_pareto")]
+    numeric = [c for c in COLUMNS if c not in ("key", "state", "failure", "feasible", "is_pareto")]
     assert all(pd.api.types.is_numeric_dtype(full[column]) for column in numeric)
 
 
@@ -249,7 +249,7 @@ def test_hypervolume_does_not_depend_on_the_unit_of_an_objective():
 )
 def test_curve_never_falls_and_ends_at_the_hypervolume_of_all(rows):
     points = np.array([(np.nan, np.nan) if row is None else row for row in rows])
-    frame = pd.DataFrame(points, columns=list(OBJECTIVES))
+    frame = pd.DataFrame(points, columns=list(OBJECTIVES)).assign(feasible=np.isfinite(points).all(axis=1))
     reference = {"accuracy": 0.0, "energy_mj": 4.0}
     curve = hypervolume_curve(frame, OBJECTIVES, reference)
     assert len(curve) == len(rows)
@@ -263,6 +263,6 @@ def test_curve_never_falls_and_ends_at_the_hypervolume_of_all(rows):
 
 
 def test_curve_of_one_objective_is_the_best_so_far():
-    frame = pd.DataFrame({"accuracy": [0.2, np.nan, 0.1, 0.6, 0.5]})
+    frame = pd.DataFrame({"accuracy": [0.2, np.nan, 0.1, 0.6, 0.5], "feasible": [True, False, True, True, True]})
     curve = hypervolume_curve(frame, {"accuracy": "max"}, {"accuracy": 0.0})
     assert curve.tolist() == [0.2, 0.2, 0.2, 0.6, 0.6]
