@@ -1,6 +1,7 @@
 """Spikefront: multi-objective evolutionary search of spiking-transformer architectures.
 
-``nas.search`` runs a recipe, ``nas.train`` trains its supernet, and ``nas.Run`` opens a run folder.
+``nas.search`` runs a recipe, ``nas.train`` trains its supernet, ``nas.compare`` compares algorithms,
+and ``nas.Run`` opens a run folder.
 """
 
 from __future__ import annotations
@@ -8,15 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nas.comparing import compare
     from nas.config import RunConfig, load_recipe
     from nas.pipeline import search, train
     from nas.run import Run
 
-__all__ = ["Run", "RunConfig", "load_recipe", "search", "train"]
+__all__ = ["Run", "RunConfig", "compare", "load_recipe", "search", "train"]
 
 _HOMES = {
     "Run": "nas.run",
     "RunConfig": "nas.config",
+    "compare": "nas.comparing",
     "load_recipe": "nas.config",
     "search": "nas.pipeline",
     "train": "nas.pipeline",

@@ -5,23 +5,40 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from pymoo.core.algorithm import Algorithm
 
 from nas.evaluation import Evaluation, SplitName
 from nas.problem import ArchitectureProblem
-from nas.storage import Store
 from nas.workers import Pool
 from spaces import Genotype
 
 OnEvaluation = Callable[[Evaluation], None]
 
 
+class Record(Protocol):
+    """What has been proposed and found, by architecture: a study of a run, or memory."""
+
+    @property
+    def known(self) -> Mapping[Genotype, Evaluation]:
+        """Results so far."""
+        ...
+
+    def open(self, architecture: Genotype, generation: int) -> None:
+        """Note a proposal."""
+        ...
+
+    def close(self, evaluation: Evaluation) -> None:
+        """Note the result of a proposal."""
+        ...
+
+
 def run_search(
     problem: ArchitectureProblem,
     algorithm: Algorithm,
     pool: Pool,
-    store: Store,
+    store: Record,
     budget: int,
     known: Mapping[Genotype, Evaluation],
     on_evaluation: OnEvaluation,
@@ -34,7 +51,7 @@ def run_search(
         problem: Space and objectives.
         algorithm: Set up and not yet asked.
         pool: Scores architectures.
-        store: Study that every proposal is recorded in.
+        store: Where every proposal is recorded in.
         budget: Evaluations in all, replayed ones included.
         known: Results of other studies of the run, which are not scored again.
         on_evaluation: Called with every result, replayed ones included.
@@ -70,7 +87,7 @@ def refusals(problem: ArchitectureProblem, architectures: Sequence[Genotype]) ->
 def evaluate(
     architectures: Sequence[Genotype],
     pool: Pool,
-    store: Store,
+    store: Record,
     generation: int,
     known: Mapping[Genotype, Evaluation],
     on_evaluation: OnEvaluation,

@@ -33,7 +33,7 @@ RUNS = Path("runs")
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class Prepared:
     """A checked recipe with its folder and where its scores come from, ready to run."""
 
     config: RunConfig
@@ -41,25 +41,20 @@ class _Prepared:
     source: ScoreSource
 
 
-def _prepare(
+def prepare(
     recipe: str | Path | RunConfig,
     out: str | Path | None,
     data_dir: str | Path | None,
     changes: Mapping[str, dict[str, Any]],
-) -> _Prepared:
+) -> Prepared:
     """Check all that can be checked before anything expensive runs, and claim the run folder."""
     config = (recipe if isinstance(recipe, RunConfig) else load_recipe(recipe)).changed(**changes)
     folder = Path(out) if out is not None else RUNS / config.name
     check_algorithm(config.search.algorithm, len(config.search.objectives))
     source = open_source(config, folder, data_dir)
-    given, objectives = config.search.hypervolume_reference, source.objectives
-    if given and set(given) != set(objectives):
-        raise InputError(
-            f"search.hypervolume_reference must have the objectives {list(objectives)}, got {list(given)}"
-        )
-    check_admission(_problem(config, source), np.random.default_rng(config.seed))
+    check_admission(build_problem(config, source), np.random.default_rng(config.seed))
     create_folder(folder, config, source.space, data_folder(data_dir), source.record)
-    return _Prepared(config, folder, source)
+    return Prepared(config, folder, source)
 
 
 def train(
@@ -73,7 +68,7 @@ def train(
 
     Arguments and errors are those of :func:`search`.
     """
-    prepared = _prepare(recipe, out, data_dir, changes)
+    prepared = prepare(recipe, out, data_dir, changes)
     if not isinstance(prepared.source, SupernetSource):
         raise InputError("a table has no supernet to train; search it with `nas search`")
     with hold(prepared.folder):
@@ -103,12 +98,12 @@ def search(
     Raises:
         InputError: If recipe, data or folder are not right; nothing is overwritten.
     """
-    prepared = _prepare(recipe, out, data_dir, changes)
+    prepared = prepare(recipe, out, data_dir, changes)
     with hold(prepared.folder):
         return _run(prepared, reporter or Silent())
 
 
-def _run(prepared: _Prepared, reporter: Reporter) -> Run:
+def _run(prepared: Prepared, reporter: Reporter) -> Run:
     config, folder, source = prepared.config, prepared.folder, prepared.source
     storage = open_storage(folder)  # before the training, so that a damaged one is found at once
     stores = {name: Store(storage, name, source.space, source.objectives) for name in STUDIES}
@@ -135,7 +130,7 @@ def _search(
         point = config.search.hypervolume_reference or source.reference_point(score, reporter)
         found.study.set_user_attr(REFERENCE, point)
 
-    problem = _problem(config, source)
+    problem = build_problem(config, source)
     searches = [(config.search.algorithm, found), ("random", random)]
     for stream, (name, store) in enumerate(searches if config.search.baseline else searches[:1]):
         reporter.start(store.study.study_name, config.search.evaluations, objectives)
@@ -151,9 +146,19 @@ def _search(
         evaluate(front, pool, test, 1, {}, reporter.evaluated, split="test")
 
 
-def _problem(config: RunConfig, source: ScoreSource) -> ArchitectureProblem:
+def build_problem(config: RunConfig, source: ScoreSource) -> ArchitectureProblem:
+    """Return what a recipe searches.
+
+    Raises:
+        InputError: If its reference or its constraints are not of its objectives and metrics.
+    """
+    given, objectives = config.search.hypervolume_reference, source.objectives
+    if given and set(given) != set(objectives):
+        raise InputError(
+            f"search.hypervolume_reference must have the objectives {list(objectives)}, got {list(given)}"
+        )
     constraints = parse_constraints(config.search.constraints, source.metrics)
-    return ArchitectureProblem(source.space, source.objectives, constraints, source.static)
+    return ArchitectureProblem(source.space, objectives, constraints, source.static)
 
 
 def _front(store: Store, problem: ArchitectureProblem) -> list[Genotype]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,10 @@ class ArchitectureProblem(Problem):  # type: ignore[misc]  # pymoo is untyped
             vtype=int,
         )
         self._signs = np.array([-1.0 if sense == "max" else 1.0 for sense in objectives.values()])
+
+    def __deepcopy__(self, _: Any) -> ArchitectureProblem:
+        """Return the problem itself: pymoo would copy it, with all its table, for the results of each generation."""
+        return self
 
     def in_reals(self) -> ArchitectureProblem:
         """Return the same problem for algorithms that move in reals, ``[0, n)`` per gene; ``decode`` floors them."""

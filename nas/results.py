@@ -108,17 +108,28 @@ def hypervolume(
         objectives: Objectives in order, each with its sense.
         reference: The worst value of each objective that counts.
     """
-    bound = np.array([reference[name] for name in objectives])
-    scale = np.where(bound == 0, 1.0, np.abs(bound))
-    maximise = [sense == "max" for sense in objectives.values()]
-    sign = np.where(maximise, -1.0, 1.0)
     if len(points) == 0:
         return 0.0
-    minimised, limit = points * sign / scale, bound * sign / scale
+    minimised, limit = _to_minimise(points, objectives, reference)
     inside = minimised[(minimised < limit).all(axis=1)]
+    return _volume(inside, limit) if len(inside) else 0.0
+
+
+def _to_minimise(
+    points: NDArray[np.float64], objectives: Mapping[str, Sense], reference: Mapping[str, float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return points ``(n, n_obj)`` and reference ``(n_obj,)`` in units of the latter, all to be minimised."""
+    bound = np.array([reference[name] for name in objectives])
+    scale = np.where(bound == 0, 1.0, np.abs(bound))
+    sign = np.array([-1.0 if sense == "max" else 1.0 for sense in objectives.values()])
+    return points * sign / scale, bound * sign / scale
+
+
+def _volume(inside: NDArray[np.float64], limit: NDArray[np.float64]) -> float:
+    """Return the hypervolume of one or more points ``(n, n_obj)`` that are all below a limit ``(n_obj,)``."""
     if len(limit) == 1:
-        return float((limit - inside).max(initial=0.0))
-    return float(moocore.hypervolume(inside, ref=limit)) if len(inside) else 0.0
+        return float((limit - inside).max())
+    return float(moocore.hypervolume(inside, ref=limit))
 
 
 def hypervolume_curve(
@@ -128,14 +139,27 @@ def hypervolume_curve(
 
     Failed and infeasible ones count as evaluations and add nothing.
     """
-    curve = np.zeros(len(evaluations))
+    points = evaluations[list(objectives)].where(evaluations["feasible"]).to_numpy(dtype=np.float64)
+    return hypervolume_growth(points, objectives, reference)
+
+
+def hypervolume_growth(
+    points: NDArray[np.float64], objectives: Mapping[str, Sense], reference: Mapping[str, float]
+) -> NDArray[np.float64]:
+    """Return the hypervolume of the first, the first two, and so on of ``(n, n_obj)`` points, ``(n,)``.
+
+    Args:
+        points: In natural sense; one with a value that is not finite adds nothing.
+        objectives: Objectives in order, each with its sense.
+        reference: The worst value of each objective that counts.
+    """
+    minimised, limit = _to_minimise(points, objectives, reference)
+    counts: NDArray[np.bool_] = np.all(np.isfinite(minimised) & (minimised < limit), axis=1)
+    curve, value = np.zeros(len(points)), 0.0
     kept = np.empty((0, len(objectives)))
-    value = 0.0
-    points = evaluations[list(objectives)].to_numpy(dtype=np.float64)
-    for row, (point, feasible) in enumerate(zip(points, evaluations["feasible"], strict=True)):
-        if feasible:
-            grown = hypervolume(np.vstack([kept, point]), objectives, reference)
-            if grown > value:
-                kept, value = np.vstack([kept, point]), grown
+    for row, point in enumerate(minimised):
+        if counts[row] and not (kept <= point).all(axis=1).any():  # else it adds nothing, which is quick to see
+            kept = np.vstack([kept[~(point <= kept).all(axis=1)], point])
+            value = max(value, _volume(kept, limit))
         curve[row] = value
     return curve

@@ -29,7 +29,7 @@ from nas.progress import Reporter
 from nas.scoring import check_metric_names, metric_senses, objective_senses
 from nas.storage import Store
 from nas.tables import ResultTable, locate_table, read_table
-from spaces import Genotype, InputError, Row, TableSpace
+from spaces import Genotype, InputError, TableSpace
 
 TABLE = "table"
 """Name of the evaluator that looks up a table's metrics."""
@@ -61,7 +61,7 @@ class TableJob:
         """Return what scores, in the worker's process."""
         return TableScorer(self)
 
-    def in_turns(self, architectures: Sequence[Row]) -> Sequence[Row]:
+    def in_turns(self, architectures: Sequence[Any]) -> Sequence[Any]:
         """Return architectures as they are: nothing is computed together."""
         return architectures
 
@@ -79,10 +79,10 @@ class TableScorer:
             split: {TABLE: Table(job.space, job.senses, values), **own} for split, values in job.splits.items()
         }
 
-    def score_together(self, architectures: Sequence[Row], split: SplitName = "validation") -> Iterator[Evaluation]:
+    def score_together(self, architectures: Sequence[Any], split: SplitName = "validation") -> Iterator[Evaluation]:
         """Yield the evaluations of rows in order; a missing value becomes a failed one."""
         for architecture in architectures:
-            # Evaluators are written for any candidate; these ones look at its architecture only.
+            # Evaluators are written for any candidate; these look at its architecture only.
             candidate = cast(Candidate, ListedCandidate(architecture))
             yield attempt(architecture, partial(score_candidate, candidate, self._evaluators[split]))
 
@@ -142,6 +142,10 @@ class TableSource:
 
     def job(self, folder: Path, results: Store, reporter: Reporter) -> TableJob:  # noqa: ARG002  # as of any source
         """Return what workers need to answer from the table."""
+        return self.answers()
+
+    def answers(self) -> TableJob:
+        """Return what answers from the table."""
         config, chosen = self.config, self.config.lookup
         validation = {name: self.table.values[name] for name in chosen.metrics}
         test = {name: self.table.values[chosen.test.get(name, name)] for name in chosen.metrics}

@@ -1,0 +1,1 @@
+"""Problems and foreign baselines that the quality of search is measured on."""
