@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from contextlib import redirect_stdout
-from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,9 +12,8 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
 
+from nas.printing import Format, fitting, print_frame, say_dropped
 from spaces import InputError
 
 app = typer.Typer(
@@ -39,14 +36,6 @@ def _options(
     ] = False,
 ) -> None:
     """Search spiking-transformer architectures for the best trade-offs between accuracy and energy."""
-
-
-class Format(StrEnum):
-    """How results are printed."""
-
-    TABLE = "table"
-    JSON = "json"
-    CSV = "csv"
 
 
 FormatOption = Annotated[Format, typer.Option("-f", "--format", help="How to print the result.")]
@@ -126,7 +115,7 @@ def _print_costs(space: Any, samples: int, output: Format) -> None:
         typer.echo(f"{space.name}: {space.size:,} architectures ({space.size:.3g})")
         for name, gene in space.genes.items():
             typer.echo(f"  {name:<12} {', '.join(f'{value:g}' for value in gene.choices)}")
-    _print_frame(frame, output)
+    print_frame(frame, output)
     if output is Format.TABLE:
         typer.echo(f"median: each column by itself, over {samples} random architectures")
         typer.echo("energy_mj: estimate at 0.2 spikes per neuron and timestep; 4.6 pJ a MAC, 0.9 pJ an accumulate")
@@ -134,14 +123,14 @@ def _print_costs(space: Any, samples: int, output: Format) -> None:
 
 def _print_times(frame: pd.DataFrame, facts: list[str], output: Format) -> None:
     if output is not Format.TABLE:
-        _print_frame(frame, output)
+        print_frame(frame, output)
         return
     typer.echo(facts[0])
     shown = frame.copy()
     for name in frame.columns[1:]:
         shown[name] = (100 * frame[name]).round(1) if name.endswith("_share") else frame[name].round(2)
     shown.columns = pd.Index([name.replace("_share", " %").replace("_ms", " ms") for name in frame.columns])
-    _print_frame(shown, output)
+    print_frame(shown, output)
     typer.echo("\n".join(facts[1:]))
 
 
@@ -227,6 +216,53 @@ def report(run: RunArgument) -> None:
 
 
 @app.command()
+def compare(
+    recipe: RecipeArgument,
+    algorithms: Annotated[
+        str, typer.Option(help="Names with commas between, each NAME or NAME@EXPAND; the first is the baseline.")
+    ] = "nsga2,random",
+    seeds: Annotated[int, typer.Option(help="Searches per algorithm.")] = 10,
+    evaluations: Annotated[int | None, typer.Option(help="Evaluations instead of the recipe's.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes on a table, one per core by default; else workers of the recipe.")
+    ] = None,
+    out: OutOption = None,
+    level: Annotated[
+        str | None, typer.Option(help="ALGORITHM:EVALUATIONS to reach; all of the first algorithm by default.")
+    ] = None,
+    data_dir: DataOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Compare algorithms on one problem with several seeds: hypervolume, evaluations to a level, tests, a picture."""
+    from nas.compare_report import write_comparison
+    from nas.comparing import compare as run_comparison
+    from nas.config import load_recipe
+    from nas.pipeline import RUNS
+    from nas.progress import Bars
+
+    config = load_recipe(recipe)
+    names = [name.strip() for name in algorithms.split(",")]
+    folder = out if out is not None else RUNS / config.name
+    with Bars() as bars, redirect_stdout(sys.stderr):  # as of search
+        found = run_comparison(
+            config,
+            names,
+            seeds,
+            evaluations=evaluations,
+            workers=workers,
+            out=folder,
+            level=level,
+            data_dir=data_dir,
+            reporter=bars,
+        )
+        page = write_comparison(found, folder)
+    print_frame(found.summary, output, missing="\N{EN DASH}")
+    if output is Format.TABLE:
+        against = f"{found.level.algorithm} after {found.level.evaluations} evaluations"
+        typer.echo(f"level {found.level_value:.4f}, the median of {against}\ncomparison: {page}")
+
+
+@app.command()
 def energy(
     run: RunArgument,
     key: Annotated[str, typer.Argument(help="Key of an evaluated architecture, or how it begins.")],
@@ -250,7 +286,7 @@ def energy(
     if table:
         _print_energy(full_key, counts.images, layers, compared, summary)
     else:
-        _print_frame(compared if summary else layers, output)
+        print_frame(compared if summary else layers, output)
     if html is not None:
         write_picture(html, full_key, counts, models)
         typer.echo(f"picture: {html}", err=not table)
@@ -261,12 +297,12 @@ def _print_energy(key: str, images: int, layers: pd.DataFrame, compared: pd.Data
     typer.echo(f"{key}: millijoules per image by model, over {images} validation images")
     first = ["model", "energy_mj", "quantised_mj", "qnn_ratio", "break_even_rate", "dense_mj", "rate", "bits"]
     kinds = [name for name in compared.columns if name not in first]
-    shown, dropped = _fitting(compared, [*first, *kinds])
+    shown, dropped = fitting(compared, [*first, *kinds])
     if set(kinds) & set(dropped):  # a part of the kinds would pass for all of them
-        shown, dropped = _fitting(compared[[name for name in compared.columns if name in first]], first)
+        shown, dropped = fitting(compared[[name for name in compared.columns if name in first]], first)
         dropped = [*kinds, *dropped]
-    _print_frame(shown, Format.TABLE, missing="\N{EN DASH}")
-    _say_dropped(dropped, "see all with --summary -f csv")
+    print_frame(shown, Format.TABLE, missing="\N{EN DASH}")
+    say_dropped(dropped, "see all with --summary -f csv")
     if summary:
         return
     energies = [name for name in layers.columns if name.startswith("energy_mj:")]
@@ -274,31 +310,10 @@ def _print_energy(key: str, images: int, layers: pd.DataFrame, compared: pd.Data
     counts, names = ["macs", "accumulates", "rate"], [name.removeprefix("energy_mj:") for name in energies]
     layers = layers[["layer", "kind", *counts, *energies]]
     layers.columns = pd.Index(["layer", "kind", *counts, *names])
-    shown, dropped = _fitting(layers, ["layer", names[0], "kind", *counts, *names[1:]])
+    shown, dropped = fitting(layers, ["layer", names[0], "kind", *counts, *names[1:]])
     typer.echo(f"{key}: microjoules per image by layer")
-    _print_frame(shown, Format.TABLE)
-    _say_dropped(dropped, "choose by --model, or see all with -f csv")
-
-
-def _say_dropped(names: list[str], way_out: str) -> None:
-    if names:
-        typer.echo(f"for want of width without {', '.join(names)}; {way_out}")
-
-
-def _fitting(frame: pd.DataFrame, priority: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    """Return as many columns as fit the screen, and the names of the others."""
-    console, kept = Console(), list(priority)
-    unbounded = console.options.update(max_width=10_000)
-    while len(kept) > 1 and Measurement.get(console, unbounded, _table(frame[kept], "")).maximum > _width():
-        kept.pop()
-    shown = [name for name in frame.columns if name in kept]
-    return frame[shown], [name for name in frame.columns if name not in kept]
-
-
-def _width() -> int:
-    """Return the columns of the screen; what is no screen gets 200."""
-    console = Console()
-    return console.width if console.is_terminal else 200
+    print_frame(shown, Format.TABLE)
+    say_dropped(dropped, "choose by --model, or see all with -f csv")
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -317,28 +332,7 @@ def _print_front(run: Any, output: Format) -> None:
         while console.is_terminal and len(shown) * 12 > console.width and len(shown) > 1 + len(run.objectives):
             shown.pop()
         frame = frame[shown]
-    _print_frame(frame, output)
-
-
-def _print_frame(frame: pd.DataFrame, output: Format, missing: str = "") -> None:
-    if output is Format.JSON:
-        rows = frame.astype(object).where(frame.notna(), None).to_dict(orient="records")
-        typer.echo(json.dumps(rows, indent=1))
-    elif output is Format.CSV:
-        typer.echo(frame.to_csv(index=False), nl=False)
-    else:
-        table, console = _table(frame, missing), Console()
-        console.print(table) if console.is_terminal else Console(width=200).print(table)
-
-
-def _table(frame: pd.DataFrame, missing: str) -> Table:
-    table = Table()
-    for name in frame.columns:
-        numeric = pd.api.types.is_numeric_dtype(frame[name])
-        table.add_column(str(name), justify="right" if numeric else "left", no_wrap=True)
-    for row in frame.itertuples(index=False):
-        table.add_row(*(missing if pd.isna(v) else f"{v:.5g}" if isinstance(v, float) else str(v) for v in row))
-    return table
+    print_frame(frame, output)
 
 
 def main() -> None:

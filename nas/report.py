@@ -12,41 +12,18 @@ import plotly.graph_objects as go
 
 from nas.energy import front_energy_figure, load_models
 from nas.folder import read_run
+from nas.page import BLUE, GREY, LAYOUT, LOG_FROM, ORANGE, facts_html, figure_html, write_page
 from nas.results import hypervolume_curve
 from nas.run import Run
 from spaces import LAYER_GENES, InputError, SearchSpace
-from supernet.checkpoint import write_atomically
 
 REPORT = "report.html"
-
-_BLUE, _ORANGE, _GREY = (
-    "#0072B2",
-    "#D55E00",
-    "#8A8A8A",
-)  # safe for all colour vision (Okabe and Ito)
-_LOG_FROM = 8
-"""Ratio of the largest to the smallest cost from which the cost axis is logarithmic."""
 
 _ENERGY_MEMBERS, _ENERGY_IMAGES = 12, 256
 """Members of the front whose energy is counted anew, and images to calibrate and to count on: no run adds more."""
 
 _GENES_PER_LINE = 6
 """Genes of a table's row on each line of what is shown beside the mouse."""
-
-_LAYOUT: dict[str, Any] = {
-    "template": "plotly_white",
-    "height": 480,
-    "margin": {"l": 70, "r": 20, "t": 30, "b": 60},
-    "legend": {"orientation": "h", "y": 1.08},
-}
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; color: #222; }
-h1 { margin-bottom: 0; } h2 { margin-top: 2.2rem; } .lead { color: #555; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 13px; }
-th, td { padding: 3px 9px; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; font-family: ui-monospace, monospace; }
-.facts td { text-align: left; white-space: normal; }
-"""
 
 
 def write_report(run: Run) -> Path:
@@ -56,9 +33,9 @@ def write_report(run: Run) -> Path:
         f"<h1>{escape(run.config.name)}</h1>",
         f'<p class="lead">{escape(_summary(run, search, random, front))}</p>',
         "<h2>Pareto front</h2>",
-        _figure(front_figure(run, search, random, front), "front", with_library=True),
+        figure_html(front_figure(run, search, random, front), "front", with_library=True),
         "<h2>Hypervolume</h2>",
-        _figure(hypervolume_figure(run, search, random), "hypervolume", with_library=False),
+        figure_html(hypervolume_figure(run, search, random), "hypervolume", with_library=False),
         "<h2>Members of the front</h2>",
         f"<p>{_origin(run)}</p>" if not front.empty else f"<p>{escape(_no_front(run))}</p>",
         f'<div class="wide">{_front_table(run, front)}</div>',
@@ -66,13 +43,8 @@ def write_report(run: Run) -> Path:
         "<h2>Run</h2>",
         _facts_table(run, search, random),
     ]
-    title = escape(f"{run.config.name}: Spikefront report")
-    page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{_STYLE}</style></head><body>{''.join(sections)}</body></html>"
-    )
     path = run.folder / REPORT
-    write_atomically(path, page.encode())
+    write_page(path, f"{run.config.name}: Spikefront report", sections)
     return path
 
 
@@ -106,7 +78,7 @@ def _energy_section(run: Run, front: pd.DataFrame) -> list[str]:
         f"<p>By kind of layer, under the energy model chosen on the right; {members}, spread over the front, in the "
         f"order of the table above. Counted anew on the first {images} validation images, after calibration on "
         f"{calibration} training images, so that it can differ a little from the table.</p>",
-        _figure(figure, "energy", with_library=False),
+        figure_html(figure, "energy", with_library=False),
     ]
 
 
@@ -142,25 +114,25 @@ def front_figure(run: Run, search: pd.DataFrame, random: pd.DataFrame, front: pd
     hidden = search[~search["is_pareto"] & search["feasible"]]
     beyond = search[~search["feasible"] & (search["state"] == "complete")]
     groups = [
-        ("evaluated", hidden, "markers", {"color": _GREY, "size": 5, "opacity": 0.5}),
+        ("evaluated", hidden, "markers", {"color": GREY, "size": 5, "opacity": 0.5}),
         (
             "violates constraints",
             beyond,
             "markers",
-            {"color": _GREY, "size": 6, "opacity": 0.5, "symbol": "x-thin-open"},
+            {"color": GREY, "size": 6, "opacity": 0.5, "symbol": "x-thin-open"},
         ),
         (
             "random search, front",
             random[random["is_pareto"]],
             "lines+markers",
-            {"color": _ORANGE, "symbol": "x"},
+            {"color": ORANGE, "symbol": "x"},
         ),
-        ("search, front", front, "lines+markers", {"color": _BLUE, "size": 9}),
+        ("search, front", front, "lines+markers", {"color": BLUE, "size": 9}),
     ]
     if run.test_columns:
         scored = front[front[f"test_{y}"].notna()]
         on_test = scored.assign(**{name: scored[f"test_{name}"] for name in run.objectives})
-        open_circle = {"color": _BLUE, "size": 9, "symbol": "circle-open"}
+        open_circle = {"color": BLUE, "size": 9, "symbol": "circle-open"}
         groups.append(("the same networks, test split", on_test, "markers", open_circle))
     for name, frame, mode, marker in groups:
         if name == "violates constraints" and frame.empty:
@@ -178,9 +150,9 @@ def front_figure(run: Run, search: pd.DataFrame, random: pd.DataFrame, front: pd
                 hovertemplate="%{text}<extra></extra>",
             )
         )
-    figure.update_layout(xaxis_title=x, yaxis_title=y, **_LAYOUT)
+    figure.update_layout(xaxis_title=x, yaxis_title=y, **LAYOUT)
     low, high = search[x].min(), search[x].max()
-    if rest and low > 0 and high > _LOG_FROM * low:
+    if rest and low > 0 and high > LOG_FROM * low:
         figure.update_xaxes(type="log", exponentformat="e", dtick="D1" if high < 100 * low else 1)
     return figure
 
@@ -202,23 +174,13 @@ def _gene(name: str, value: Any) -> str:
 def hypervolume_figure(run: Run, search: pd.DataFrame, random: pd.DataFrame) -> go.Figure:
     """Return the hypervolume after each evaluation, of search and baseline."""
     figure = go.Figure()
-    for name, frame, colour in (("search", search, _BLUE), ("random search", random, _ORANGE)):
+    for name, frame, colour in (("search", search, BLUE), ("random search", random, ORANGE)):
         if len(frame) and run.reference:
             curve = hypervolume_curve(frame, run.objectives, run.reference).tolist()
             steps = list(range(1, len(curve) + 1))
             figure.add_trace(go.Scatter(x=steps, y=curve, name=name, line={"color": colour, "shape": "hv"}))
-    figure.update_layout(xaxis_title="evaluations", yaxis_title="hypervolume", **_LAYOUT)
+    figure.update_layout(xaxis_title="evaluations", yaxis_title="hypervolume", **LAYOUT)
     return figure
-
-
-def _figure(figure: go.Figure, name: str, *, with_library: bool) -> str:
-    html: str = figure.to_html(
-        full_html=False,
-        include_plotlyjs=with_library,
-        div_id=name,
-        config={"displaylogo": False, "responsive": True},
-    )
-    return html
 
 
 def _front_table(run: Run, front: pd.DataFrame) -> str:
@@ -250,8 +212,7 @@ def _facts_table(run: Run, search: pd.DataFrame, random: pd.DataFrame) -> str:
         "versions": ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
         "machine": f"{facts['platform']}, Python {facts['python']}, {facts['cores']} cores",
     }
-    cells = "".join(f"<tr><td>{escape(k)}</td><td>{escape(str(v))}</td></tr>" for k, v in rows.items())
-    return f'<div class="wide"><table class="facts">{cells}</table></div>'
+    return facts_html(rows)
 
 
 def _constraint_facts(run: Run, search: pd.DataFrame, random: pd.DataFrame) -> str:
