@@ -54,7 +54,7 @@ def quantum_step(
     return spread
 
 
-def plain_mean_best(pbest: Floats, order: NDArray[np.intp]) -> Floats:  # noqa: ARG001  # as the weighted one is called
+def plain_mean_best(pbest: Floats, _order: NDArray[np.intp]) -> Floats:
     """Return the mean of personal bests ``(n, n_var)``, an array ``(n_var,)`` [Sun2004]_."""
     mean: Floats = pbest.mean(axis=0)
     return mean
@@ -84,12 +84,12 @@ def contraction(progress: float, start: float = 1.0, end: float = 0.5) -> float:
     return start + (end - start) * min(max(progress, 0.0), 1.0)
 
 
-def clip(x: Floats, xl: Floats, xu: Floats, random_state: np.random.Generator) -> Floats:  # noqa: ARG001
+def clip(x: Floats, xl: Floats, xu: Floats, _random_state: np.random.Generator) -> Floats:
     """Return positions with what lies outside the box moved to the nearest bound."""
     return np.clip(x, xl, xu)
 
 
-def reflect(x: Floats, xl: Floats, xu: Floats, random_state: np.random.Generator) -> Floats:  # noqa: ARG001
+def reflect(x: Floats, xl: Floats, xu: Floats, _random_state: np.random.Generator) -> Floats:
     """Return positions with what lies outside the box mirrored at its walls, as often as it takes."""
     width = xu - xl
     period = 2 * np.where(width > 0, width, 1.0)

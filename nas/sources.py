@@ -49,7 +49,7 @@ class ScoreSource(Protocol):
         """What the run folder keeps of it: plain values by their name in ``run.json``."""
         ...
 
-    def job(self, folder: Path, results: Store, reporter: Reporter) -> Job:
+    def job(self, folder: Path, results: Store, reporter: Reporter, /) -> Job:
         """Return what workers need, after a training if need be.
 
         Raises:
@@ -57,7 +57,7 @@ class ScoreSource(Protocol):
         """
         ...
 
-    def reference_point(self, score: Callable[[Genotype], Evaluation], reporter: Reporter) -> dict[str, float]:
+    def reference_point(self, score: Callable[[Genotype], Evaluation], reporter: Reporter, /) -> dict[str, float]:
         """Return the worst value of each objective that counts, where the recipe gives none.
 
         Args:

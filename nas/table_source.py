@@ -140,7 +140,7 @@ class TableSource:
         """Fingerprint of the table: what the run folder keeps beside its rows."""
         return {"table": self.table.fingerprint}
 
-    def job(self, folder: Path, results: Store, reporter: Reporter) -> TableJob:  # noqa: ARG002  # as of any source
+    def job(self, _folder: Path, _results: Store, _reporter: Reporter) -> TableJob:
         """Return what workers need to answer from the table."""
         return self.answers()
 
@@ -158,7 +158,7 @@ class TableSource:
             threads=config.workers.threads,
         )
 
-    def reference_point(self, score: Callable[[Genotype], Evaluation], reporter: Reporter) -> dict[str, float]:  # noqa: ARG002
+    def reference_point(self, _score: Callable[[Genotype], Evaluation], _reporter: Reporter) -> dict[str, float]:
         """Return the worst value of each objective over the rows that have all metrics.
 
         Raises:

@@ -6,6 +6,7 @@ import hashlib
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -125,12 +126,8 @@ def _read_csv(path: Path, metrics: Sequence[str]) -> Columns:
 
 
 def _read_parquet(path: Path, _: Sequence[str]) -> Columns:
-    try:
-        import pyarrow  # noqa: F401, PLC0415  # an extra, which pandas would ask for in other words
-    except ImportError:
-        raise InputError(
-            f"reading {path} needs pyarrow: pip install 'spikefront[tables]'; or write the table as CSV"
-        ) from None
+    if find_spec("pyarrow") is None:  # pandas would ask for it in other words
+        raise InputError(f"reading {path} needs pyarrow: pip install 'spikefront[tables]'; or write the table as CSV")
     try:
         frame = pd.read_parquet(path, engine="pyarrow")
     except (OSError, ValueError) as error:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 from spaces.architecture import LAYER_GENES, NETWORK_GENES, hidden_width
 from spaces.errors import InputError
@@ -69,7 +70,7 @@ class Gene:
         return self.choices.index(value)
 
 
-def parse_genes(table: Mapping[str, object], neuron: str) -> dict[str, Gene]:
+def parse_genes(table: Mapping[str, Any], neuron: str) -> dict[str, Gene]:
     """Return the genes of a space in the order of its encoding.
 
     Args:
@@ -86,7 +87,7 @@ def parse_genes(table: Mapping[str, object], neuron: str) -> dict[str, Gene]:
             f"a space has the genes {list(names)}, missing {missing}, unknown {unknown}"
             " (fix a gene by giving it a list of one value)"
         )
-    genes = {name: Gene(name, table[name]) for name in names}  # type: ignore[arg-type]  # Gene checks it
+    genes = {name: Gene(name, table[name]) for name in names}
     for width, heads in product(genes["embed_dim"].choices, genes["num_heads"].choices):
         if width % heads:
             raise InputError(

@@ -183,9 +183,9 @@ class TableSpace:
     def _positions(self) -> dict[str, dict[Choice, int]]:
         return {name: {choice: i for i, choice in enumerate(c.choices)} for name, c in self._columns.items()}
 
-    def active(self, vector: ArrayLike) -> NDArray[np.bool_]:  # noqa: ARG002  # as in any space
+    def active(self, vector: ArrayLike) -> NDArray[np.bool_]:
         """Return which entries of a vector matter, ``(n_var,)``: all."""
-        return np.ones(len(self._columns), dtype=bool)
+        return np.ones(np.shape(vector), dtype=bool)
 
     def architecture(self, genes: Mapping[str, Any]) -> Row:
         """Return the row with these genes by column.

@@ -147,7 +147,7 @@ def _checked_test(name: str, train: Split, test: Split, num_classes: int) -> Spl
     return Split(test.images[order], test.labels[order])
 
 
-def _digits(data_dir: str | Path | None) -> ImageData:  # noqa: ARG001  # comes with scikit-learn
+def _digits(_data_dir: str | Path | None) -> ImageData:
     images, labels = load_digits(return_X_y=True)
     pixels = np.round(images.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
     return _three_ways("digits", Split(pixels, labels.astype(np.int64)), None, tuple("0123456789"))

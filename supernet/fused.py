@@ -35,6 +35,11 @@ def product_type(x: Tensor) -> torch.dtype:
     return x.dtype
 
 
+def _apply(function: Any, *args: Any) -> Any:
+    """Return what an autograd function gives; ``Any``, as torch leaves the types of ``apply`` open."""
+    return function.apply(*args)
+
+
 def linear(x: Tensor, weights: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """Return the products of spikes with several weight matrices, side by side.
 
@@ -46,7 +51,7 @@ def linear(x: Tensor, weights: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     Returns:
         ``(..., sum of all n_out)``.
     """
-    return cast(Tensor, _Linear.apply(x, dtype, *weights))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _apply(_Linear, x, dtype, *weights))
 
 
 class _Linear(torch.autograd.Function):
@@ -108,7 +113,7 @@ def convolve(x: Tensor, weight: Tensor, padding: Sequence[int], dtype: torch.dty
     Returns:
         ``(T, B, H', W', c_out)``, contiguous.
     """
-    return cast(Tensor, _Convolve.apply(x, weight, padding, dtype, analog))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _apply(_Convolve, x, weight, padding, dtype, analog))
 
 
 class _Convolve(torch.autograd.Function):
@@ -189,9 +194,7 @@ def norm_fire(
     given = [bias for bias in biases if bias is not None]
     bias = torch.cat(given) if given else None
     learned = [value for value in k if isinstance(value, Tensor)]
-    spikes, mean, variance = _NormFire.apply(  # type: ignore[no-untyped-call]
-        y, timesteps, gamma, beta, bias, norms[0].eps, kernels, k, *learned
-    )
+    spikes, mean, variance = _apply(_NormFire, y, timesteps, gamma, beta, bias, norms[0].eps, kernels, k, *learned)
     with torch.no_grad():
         for norm, own, var in zip(norms, mean.split(width), variance.split(width), strict=True):
             norm.update_statistics(own, var, y[..., 0].numel())
@@ -268,7 +271,7 @@ def attend(qkv: Tensor, num_heads: int, scale: float, kernels: Kernels, k: list[
         Spikes ``(T, B, N, D)``.
     """
     learned = [value for value in k if isinstance(value, Tensor)]
-    return cast(Tensor, _Attend.apply(qkv, num_heads, scale, kernels, k, *learned))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _apply(_Attend, qkv, num_heads, scale, kernels, k, *learned))
 
 
 class _Attend(torch.autograd.Function):
@@ -336,7 +339,7 @@ def _rows(current: Tensor) -> Tensor:
 
 def max_pool(x: Tensor) -> Tensor:
     """Return the 3x3 max pooling of stride 2 of spikes ``(T, B, C, H, W)``, channels last in memory."""
-    return cast(Tensor, _MaxPool.apply(x))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _apply(_MaxPool, x))
 
 
 class _MaxPool(torch.autograd.Function):

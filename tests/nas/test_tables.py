@@ -162,7 +162,7 @@ def test_a_single_array_under_the_name_of_an_archive_is_refused(tmp_path):
 
 def test_parquet_without_its_library_names_the_extra(tmp_path, monkeypatch):
     (tmp_path / "a.parquet").touch()
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    monkeypatch.setattr("nas.tables.find_spec", lambda _: None)
     with pytest.raises(
         InputError, match=r"needs pyarrow: pip install 'spikefront\[tables\]'; or write the table as CSV"
     ):
