@@ -1,7 +1,7 @@
 """Fronts for the budget: the algorithms of Spikefront beside random search, pymoo as it comes, and DyNAS-T.
 
     python benchmarks/search_quality.py --jobs 8                # everything
-    python benchmarks/search_quality.py --problems spikenas --algorithms random,nsga2@1,nsga2 --seeds 5
+    python benchmarks/search_quality.py --problems spikenas --algorithms random,nsga2 --seeds 5
 
 Problems are those of ``search/problems.py``, read below ``SPIKEFRONT_DATA``; with ``-corrupted`` behind its name, a
 tenth of a problem's evaluations are 5 to 30 points worse than they should be. Each figure is a share: of the
@@ -17,6 +17,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +26,27 @@ from measure import RESULTS, save
 from search.baselines import BASELINES
 from search.problems import PROBLEMS, Arena, corrupted
 
-from nas.comparing import parse_algorithm, search_seeds
+from nas.algorithms import ALGORITHMS as SPIKEFRONT
+from nas.algorithms import build_algorithm
+from nas.comparing import search_seeds
 from nas.comparison import Comparison, Level
-from nas.config import load_recipe
 from nas.contest import Builder, Task, run_tasks
-from nas.statistics import effect_size, evaluations_to_reach, quartiles, rank_test
+from nas.statistics import effect_size, median_to_reach, quartiles, rank_test
 
 CHECKPOINTS = (150, 300, 600, 1000)
 """Evaluations after which shares are reported."""
 
-EXPANSIONS = ("nsga2@1", "nsga2@2", "nsga2@8", "nsga2")
-"""The base algorithm, and the default with more and more candidates per evaluation; the recipes' factor is 20."""
+BASE = "nsga2"
+"""What the others are tested against."""
 
-ALGORITHMS = ("random", *BASELINES, *EXPANSIONS)
+ALGORITHMS = (*(name for name, row in SPIKEFRONT.items() if row.fits(2) and name != "age-moea2"), *BASELINES)
 
 CORRUPTED = "-corrupted"
 
 SEEDS = {"spikenas": 20}
 """Searches per algorithm where it is not 10."""
 
-LEVELS = (("random", 1000), ("nsga2@1", 600))
+LEVELS = (("random", 1000), (BASE, 600))
 """Algorithms and evaluations whose median share the others are to reach."""
 
 
@@ -56,7 +58,7 @@ def main() -> None:
         began = time.perf_counter()
         base = name.removesuffix(CORRUPTED)
         arena = PROBLEMS[base](folder)
-        default = ("random", "nsga2@1", "nsga2") if name.endswith(CORRUPTED) else ALGORITHMS
+        default = ("random", BASE) if name.endswith(CORRUPTED) else ALGORITHMS
         algorithms = options.algorithms or default
         seeds = options.seeds or SEEDS.get(name, 10)
         comparison = run(arena, name.endswith(CORRUPTED), algorithms, seeds, options)
@@ -73,7 +75,7 @@ def _options() -> argparse.Namespace:
         return text.split(",")
 
     parser.add_argument("--problems", type=listed, default=every, help=f"some of {','.join(every)}; all by default")
-    parser.add_argument("--algorithms", type=listed, help=f"names, NAME@EXPAND, or {','.join(BASELINES)}")
+    parser.add_argument("--algorithms", type=listed, help=f"names, or {','.join(BASELINES)}")
     parser.add_argument("--seeds", type=int, help="searches per algorithm; 10, or 20 on spikenas, by default")
     parser.add_argument("--evaluations", type=int, default=1000, help="budget of each search, 1000 by default")
     parser.add_argument("--population", type=int, default=20, help="architectures of a generation, 20 by default")
@@ -90,8 +92,7 @@ def _options() -> argparse.Namespace:
 
 def builders(names: Sequence[str]) -> dict[str, Builder]:
     """Return baselines and algorithms of Spikefront by name."""
-    config = load_recipe(Path(__file__).parent / "tables" / "spikenas.toml")
-    return {name: BASELINES.get(name) or parse_algorithm(name, config) for name in names}
+    return {name: BASELINES.get(name) or partial(build_algorithm, name) for name in names}
 
 
 def run(arena: Arena, hurt: bool, algorithms: Sequence[str], seeds: int, options: argparse.Namespace) -> Comparison:
@@ -128,10 +129,8 @@ def measure(comparison: Comparison) -> dict[str, dict[str, Any]]:
             shares[at] = {"mean": float(curve[:, at - 1].mean()), "q1": low, "median": middle, "q3": high}
         reached = {}
         for level, value in levels.items():
-            needed = np.sort([evaluations_to_reach(row, value) for row in curve])
-            typical = float(needed[[(len(needed) - 1) // 2, len(needed) // 2]].mean())
-            found = int(np.isfinite(needed).sum())
-            reached[level] = {"median": typical if np.isfinite(typical) else None, "seeds": found, "share": value}
+            typical, found = median_to_reach(curve, value)
+            reached[level] = {"median": None if np.isnan(typical) else typical, "seeds": found, "share": value}
         rows[name] = {
             "shares": shares,
             "to_level": reached,
@@ -139,9 +138,9 @@ def measure(comparison: Comparison) -> dict[str, dict[str, Any]]:
             "cpu_ms": {phase: float(timing.loc[(name, phase), "cpu_ms"]) for phase in ("ask", "tell", "rest")},
             "wall_ms": {phase: float(timing.loc[(name, phase), "wall_ms"]) for phase in ("ask", "tell", "rest")},
         }
-        if "nsga2@1" in curves:
-            base = curves["nsga2@1"]
-            rows[name]["against nsga2@1"] = {
+        if BASE in curves:
+            base = curves[BASE]
+            rows[name][f"against {BASE}"] = {
                 at: {"p": rank_test(curve[:, at - 1], base[:, at - 1]), "a12": _effect(curve, base, at)}
                 for at in points
             }

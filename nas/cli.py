@@ -219,7 +219,7 @@ def report(run: RunArgument) -> None:
 def compare(
     recipe: RecipeArgument,
     algorithms: Annotated[
-        str, typer.Option(help="Names with commas between, each NAME or NAME@EXPAND; the first is the baseline.")
+        str, typer.Option(help="Names with commas between; the first is the baseline.")
     ] = "nsga2,random",
     seeds: Annotated[int, typer.Option(help="Searches per algorithm.")] = 10,
     evaluations: Annotated[int | None, typer.Option(help="Evaluations instead of the recipe's.")] = None,

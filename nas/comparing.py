@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from pymoo.core.algorithm import Algorithm
 
 from evaluators import Sense
 from nas.admission import check_admission
@@ -57,7 +56,7 @@ def compare(
 
     Args:
         recipe: Recipe name, path of a ``.toml`` file, or a loaded recipe.
-        algorithms: ``NAME`` or ``NAME@EXPAND`` of each, or builders by name. Others are tested against the first.
+        algorithms: Names, or builders by name. Others are tested against the first.
         seeds: Searches per algorithm; their seeds follow from the recipe's.
         evaluations: Budget of each search, the recipe's by default.
         workers: Processes for a table, one per core by default; workers for a supernet, the recipe's by default.
@@ -187,30 +186,12 @@ def named_builders(algorithms: Algorithms, config: RunConfig) -> dict[str, Build
         names = list(algorithms)
         if len(set(names)) != len(names):
             raise InputError(f"algorithms must differ, got {names}")
-        builders = {name: parse_algorithm(name, config) for name in names}
+        for name in names:
+            check_algorithm(name, len(config.search.objectives))
+        builders = {name: partial(build_algorithm, name) for name in names}
     if not builders:
         raise InputError("one or more algorithms must be given, got none")
     return builders
-
-
-def parse_algorithm(text: str, config: RunConfig) -> Builder:
-    """Return the builder that ``NAME`` or ``NAME@EXPAND`` names.
-
-    Raises:
-        InputError: If there is no such algorithm, or the factor is no whole number above 0.
-    """
-    name, marked, factor = text.partition("@")
-    if marked and not (factor.isascii() and factor.isdigit() and int(factor) >= 1):
-        raise InputError(f"NAME@EXPAND must have a whole number of 1 or more, got {text!r}")
-    check_algorithm(name, len(config.search.objectives))
-    return partial(_build, name, int(factor) if marked else None)
-
-
-def _build(
-    name: str, expand: int | None, problem: ArchitectureProblem, population: int, seed: int, evaluations: int
-) -> Algorithm:
-    options = {} if expand is None or expand == 1 else {"expand": expand}
-    return build_algorithm(name, problem, population, seed, evaluations, **options)
 
 
 def parse_level(text: str | None, algorithms: Sequence[str], evaluations: int) -> Level:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from evaluators import Sense
 from nas.contest import Trace
 from nas.results import hypervolume_growth
-from nas.statistics import attainment, effect_size, evaluations_to_reach, holm, padded, quartiles, rank_test
+from nas.statistics import attainment, effect_size, holm, median_to_reach, padded, quartiles, rank_test
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,7 @@ class Comparison:
         rows = []
         for algorithm, curves in self.hypervolumes.items():
             low, middle, high = quartiles(curves[:, -1])
-            needed = np.array([evaluations_to_reach(curve, self.level_value) for curve in curves])
-            ordered = np.sort(needed)
-            typical = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+            typical, reached = median_to_reach(curves, self.level_value)
             traces = self.runs(algorithm)
             rows.append(
                 {
@@ -113,8 +111,8 @@ class Comparison:
                     "q1": low,
                     "hypervolume": middle,
                     "q3": high,
-                    "reached": int(np.isfinite(needed).sum()),
-                    "to_level": typical if np.isfinite(typical) else np.nan,
+                    "reached": reached,
+                    "to_level": typical,
                     "p": rank_test(curves[:, -1], first),
                     "a12": effect_size(curves[:, -1], first),
                     "distinct": np.median([len(set(trace.keys)) for trace in traces]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
@@ -125,7 +125,7 @@ def trace_search(
     task: Task,
     pool: Pool,
     record: MemoryRecord,
-    known: Mapping[Genotype, Evaluation],
+    known: MutableMapping[Genotype, Evaluation],
     on_evaluation: OnEvaluation,
 ) -> Trace:
     """Run one search, and return what it proposed.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -40,7 +40,7 @@ def run_search(
     pool: Pool,
     store: Record,
     budget: int,
-    known: Mapping[Genotype, Evaluation],
+    known: MutableMapping[Genotype, Evaluation],
     on_evaluation: OnEvaluation,
 ) -> int:
     """Search until the budget is spent or the space exhausted, and return the number of evaluations.
@@ -51,9 +51,9 @@ def run_search(
         problem: Space and objectives.
         algorithm: Set up and not yet asked.
         pool: Scores architectures.
-        store: Where every proposal is recorded in.
+        store: Where every proposal is recorded.
         budget: Evaluations in all, replayed ones included.
-        known: Results of other studies of the run, which are not scored again.
+        known: Results of other studies of the run, which are not scored again; only read.
         on_evaluation: Called with every result, replayed ones included.
     """
     spent = generation = 0
@@ -63,7 +63,7 @@ def run_search(
             break
         generation += 1
         architectures = [problem.space.decode(x) for x in population.get("X")][: budget - spent]
-        answers = ChainMap(refusals(problem, architectures), dict(known))
+        answers = ChainMap(refusals(problem, architectures), known)
         evaluations = evaluate(architectures, pool, store, generation, answers, on_evaluation)
         spent += len(architectures)
         if len(architectures) == len(population):

@@ -48,6 +48,18 @@ def evaluations_to_reach(curve: NDArray[np.float64], level: float) -> float:
     return float(there[0] + 1) if len(there) else np.inf
 
 
+def median_to_reach(curves: NDArray[np.float64], level: float) -> tuple[float, int]:
+    """Return the median of the evaluations that curves ``(n, evaluations)`` take to a level, and how many get there.
+
+    The median is NaN if half of them never do.
+    """
+    needed = np.sort([evaluations_to_reach(curve, level) for curve in curves])
+    middle = (
+        needed[(len(needed) - 1) // 2] + needed[len(needed) // 2]
+    ) / 2  # infinite ones would make np.median warn
+    return float(middle) if np.isfinite(middle) else float("nan"), int(np.isfinite(needed).sum())
+
+
 def effect_size(values: ArrayLike, baseline: ArrayLike) -> float:
     """Return how likely a value is above one of the baseline, ties counting half: A12 [Vargha2000]_, in [0, 1].
 

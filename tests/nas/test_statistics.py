@@ -13,6 +13,7 @@ from nas.statistics import (
     effect_size,
     evaluations_to_reach,
     holm,
+    median_to_reach,
     padded,
     quartiles,
     rank_test,
@@ -125,3 +126,14 @@ def test_a_run_without_a_sound_point_attains_nothing():
     assert surfaces["best"].tolist() == [[1.0, 1.0]]
     assert surfaces["worst"].shape == (0, 2)
     assert all(len(corners) == 0 for corners in attainment([nothing], MIN_MIN).values())
+
+
+def test_the_median_to_a_level_is_that_of_the_searches_and_missing_if_half_never_get_there():
+    curves = np.array([[1.0, 2, 3, 4], [0, 0, 3, 4], [4, 4, 4, 4], [0, 0, 0, 3]])
+    assert median_to_reach(curves, 3.0) == (3.0, 4)
+    assert median_to_reach(curves, 4.0) == (4.0, 3)
+    assert median_to_reach(curves[:3], 2.0) == (2.0, 3)
+    middle, found = median_to_reach(curves, 4.5)
+    assert (np.isnan(middle), found) == (True, 0)
+    middle, found = median_to_reach(curves[2:], 4.0)
+    assert (np.isnan(middle), found) == (True, 1)
