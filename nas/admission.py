@@ -62,22 +62,28 @@ def _nearest_found(problem: ArchitectureProblem, rng: np.random.Generator) -> Ge
     best = sorted(vectors, key=lambda vector: problem.violation(space.decode(vector)))[:DESCENTS]
     ends = []
     for vector in best:
-        ends.append(_descend(problem, vector))
+        ends.append(descend(problem, vector, np.arange(n_var)))
         if problem.admits(ends[-1]):
             break
     return min(ends, key=problem.violation)
 
 
-def _descend(problem: ArchitectureProblem, vector: NDArray[np.int64]) -> Genotype:
-    """Return where single changes of genes lead that lower the violation, as long as there is one."""
+def descend(problem: ArchitectureProblem, vector: NDArray[np.int64], order: NDArray[np.int64]) -> Genotype:
+    """Return where single changes of genes lead that lower the violation, as long as there is one.
+
+    Args:
+        problem: Space and constraints.
+        vector: Where to begin, an index vector ``(n_var,)``.
+        order: Positions in the order in which they are tried, ``(n_var,)``.
+    """
     space = problem.space
     vector = vector.copy()
     violation = problem.violation(space.decode(vector))
     improved = violation > 0
     while improved:
         improved = False
-        for position, count in enumerate(space.cardinalities):
-            for index in range(count):
+        for position in order:
+            for index in range(space.cardinalities[position]):
                 changed = vector.copy()
                 changed[position] = index
                 found = problem.violation(space.decode(changed))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pymoo.algorithms.moo.nsga2 import NSGA2, binary_tournament
-from pymoo.algorithms.moo.nsga3 import NSGA3
+from pymoo.algorithms.moo.nsga3 import NSGA3, HyperplaneNormalization
 from pymoo.algorithms.moo.rvea import RVEA, APDSurvival, calc_gamma, calc_V
 from pymoo.algorithms.moo.sms import SMSEMOA, LeastHypervolumeContributionSurvival, cv_and_dom_tournament
 from pymoo.algorithms.moo.spea2 import SPEA2, SPEA2Survival, spea_binary_tournament
@@ -31,7 +31,8 @@ from pymoo.operators.selection.tournament import TournamentSelection
 from pymoo.termination.max_gen import MaximumGenerationTermination
 from pymoo.util.ref_dirs import get_reference_directions
 
-from nas.mating import NotSeen, UnseenMating, UnseenPositions, UnseenSampling, draw_unseen
+from nas.drawing import draw_unseen
+from nas.mating import NotSeen, UnseenMating, UnseenPositions, UnseenSampling
 from nas.moqpso import MOQPSO
 from nas.problem import ArchitectureProblem
 from nas.qpso import QPSO
@@ -63,7 +64,7 @@ class RandomSearch(Algorithm):  # type: ignore[misc]  # pymoo is untyped
     def _infill(self) -> Population | None:
         assert self.problem is not None
         space = self.problem.space
-        drawn = draw_unseen(space, self.pop_size, self.seen, self.random_state)
+        drawn = draw_unseen(self.problem, self.pop_size, self.seen, self.random_state)
         self.seen.update(drawn)
         return Population.new(X=np.array([space.encode(a) for a in drawn])) if drawn else None
 
@@ -93,7 +94,7 @@ class Plan:
 
 def _genetic(plan: Plan, selection: Any) -> dict[str, Any]:
     """Return what all genetic algorithms have in common; fresh operators, as pymoo shares its default ones."""
-    history = NotSeen(plan.problem.space)
+    history = NotSeen(plan.problem)
     mating = UnseenMating(selection, UniformCrossover(prob=0.9), eliminate_duplicates=history)
     return {
         "pop_size": plan.population,
@@ -136,7 +137,8 @@ def _sms_emoa(plan: Plan) -> Algorithm:
 
 
 def _spea2(plan: Plan) -> Algorithm:
-    survival = _DistancesOnAnyFront(normalize=True)
+    survival = SPEA2Survival(normalize=True)
+    survival.norm = _SomeExtent(plan.problem.n_obj)
     return SPEA2(survival=survival, **_genetic(plan, TournamentSelection(func_comp=spea_binary_tournament)))
 
 
@@ -150,16 +152,19 @@ class _AnglesOnAnyFront(APDSurvival):  # type: ignore[misc]  # pymoo is untyped
             self.gamma = calc_gamma(self.V)
 
     def _do(self, *args: Any, **kwargs: Any) -> Population:
-        with np.errstate(invalid="ignore"):  # the angle of a cosine that rounding took above 1
+        # A cosine that rounding took above 1 has no angle; argmin takes it for the smallest, which it is.
+        with np.errstate(invalid="ignore"):
             return super()._do(*args, **kwargs)
 
 
-class _DistancesOnAnyFront(SPEA2Survival):  # type: ignore[misc]  # pymoo is untyped
-    """Survival of SPEA2 that does not complain of individuals that are all equal in an objective."""
+class _SomeExtent(HyperplaneNormalization):  # type: ignore[misc]  # pymoo is untyped
+    """Bounds of the objectives that are never 0 apart, also where all individuals are equal in one."""
 
-    def _do(self, *args: Any, **kwargs: Any) -> Population:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return super()._do(*args, **kwargs)
+    nadir_point: NDArray[np.float64]
+
+    def update(self, F: NDArray[np.float64], nds: NDArray[np.int64] | None = None) -> None:
+        super().update(F, nds)
+        self.nadir_point = np.where(self.nadir_point > self.ideal_point, self.nadir_point, self.ideal_point + 1)
 
 
 def _rvea(plan: Plan) -> Algorithm:
@@ -225,6 +230,10 @@ class Row:
     most: int | None = None
     reals: bool = False
 
+    def fits(self, objectives: int) -> bool:
+        """Return whether it can search for so many objectives."""
+        return self.fewest <= objectives and (self.most is None or objectives <= self.most)
+
 
 ALGORITHMS: dict[str, Row] = {
     "age-moea2": Row(_age_moea2),
@@ -251,8 +260,8 @@ def check_algorithm(name: str, objectives: int) -> Row:
     if name not in ALGORITHMS:
         raise InputError(f"search.algorithm must be one of {sorted(ALGORITHMS)}, got {name!r}")
     row = ALGORITHMS[name]
-    if objectives < row.fewest or (row.most is not None and objectives > row.most):
-        fitting = sorted(n for n, r in ALGORITHMS.items() if r.fewest <= objectives <= (r.most or objectives))
+    if not row.fits(objectives):
+        fitting = sorted(other for other, candidate in ALGORITHMS.items() if candidate.fits(objectives))
         needs = f"{row.most} objective" if row.most else f"{row.fewest} or more objectives"
         raise InputError(
             f"{name} searches for {needs}, got {objectives}; change search.objectives, or search.algorithm to one of "

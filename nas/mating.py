@@ -1,4 +1,4 @@
-"""How architectures are proposed: unseen ones only, with operators for ordered and for unordered genes."""
+"""How architectures are proposed: unseen and admitted ones only, by operators for ordered and for unordered genes."""
 
 from __future__ import annotations
 
@@ -12,27 +12,9 @@ from pymoo.core.mutation import Mutation
 from pymoo.core.population import Population
 from pymoo.core.sampling import Sampling
 
+from nas.drawing import draw_unseen
 from nas.problem import ArchitectureProblem
-from spaces import Genotype, Space
-
-DRAWS = 100
-"""Random draws per wanted architecture before the rest of a nearly exhausted space is listed."""
-
-
-def draw_unseen(space: Space, count: int, seen: set[Genotype], rng: np.random.Generator) -> list[Genotype]:
-    """Return up to ``count`` different architectures outside ``seen``, uniform over those; fewer if few are left."""
-    drawn: dict[Genotype, None] = {}
-    for _ in range(DRAWS * count):
-        if len(drawn) == count:
-            return list(drawn)
-        architecture = space.sample(rng)
-        if architecture not in seen:
-            drawn[architecture] = None
-    if len(drawn) < count:  # hardly anything is left, so the space is about as small as the history
-        rest = [architecture for architecture in space if architecture not in seen and architecture not in drawn]
-        for index in rng.permutation(len(rest))[: count - len(drawn)]:
-            drawn[rest[index]] = None
-    return list(drawn)
+from spaces import Genotype
 
 
 class GeneMutation(Mutation):  # type: ignore[misc]  # pymoo is untyped
@@ -60,7 +42,7 @@ class GeneMutation(Mutation):  # type: ignore[misc]  # pymoo is untyped
 
 
 class UnseenSampling(Sampling):  # type: ignore[misc]  # pymoo is untyped
-    """First population: different architectures, uniform over the space; in reals anywhere in their buckets.
+    """First population: different admitted architectures, uniform over those; in reals anywhere in their buckets.
 
     Args:
         seen: Where it notes them.
@@ -78,28 +60,32 @@ class UnseenSampling(Sampling):  # type: ignore[misc]  # pymoo is untyped
         random_state: np.random.Generator,
         **__: Any,
     ) -> NDArray[np.int64]:
-        drawn = draw_unseen(problem.space, n_samples, self.seen, random_state)
+        drawn = draw_unseen(problem, n_samples, self.seen, random_state)
         self.seen.update(drawn)
         X = np.array([problem.space.encode(architecture) for architecture in drawn])
         return np.minimum(X + random_state.random(X.shape), problem.xu) if problem.vtype is float else X
 
 
 class NotSeen(DuplicateElimination):  # type: ignore[misc]  # pymoo is untyped
-    """Takes an individual for a duplicate if its architecture was ever proposed."""
+    """Takes an individual for a duplicate if its architecture was ever proposed, or if static constraints forbid it.
 
-    def __init__(self, space: Space) -> None:
+    Args:
+        problem: Space and constraints.
+    """
+
+    def __init__(self, problem: ArchitectureProblem) -> None:
         super().__init__()
-        self.space = space
+        self.problem = problem
         self.seen: set[Genotype] = set()
 
     def architectures(self, population: Population) -> list[Genotype]:
         """Return the architectures of individuals in order."""
-        return [self.space.decode(x) for x in population.get("X")]
+        return [self.problem.space.decode(x) for x in population.get("X")]
 
     def _do(self, pop: Population, other: Population | None, is_duplicate: NDArray[np.bool_]) -> NDArray[np.bool_]:
         taken = set(self.seen) if other is None else set(self.architectures(other))
         for row, architecture in enumerate(self.architectures(pop)):
-            is_duplicate[row] |= architecture in taken
+            is_duplicate[row] |= architecture in taken or not self.problem.admits(architecture)
             if other is None:
                 taken.add(architecture)
         return is_duplicate
@@ -134,7 +120,7 @@ class UnseenMating(Mating):  # type: ignore[misc]  # pymoo is untyped
         history.seen.update(history.architectures(offspring))
         missing = n_offsprings - len(offspring)
         if missing:
-            drawn = draw_unseen(problem.space, missing, history.seen, random_state)
+            drawn = draw_unseen(problem, missing, history.seen, random_state)
             history.seen.update(drawn)
             if drawn:
                 fresh = Population.new(X=np.array([problem.space.encode(a) for a in drawn]))
@@ -143,7 +129,7 @@ class UnseenMating(Mating):  # type: ignore[misc]  # pymoo is untyped
 
 
 class UnseenPositions:
-    """Moves each particle of a swarm to its first position whose architecture was never proposed.
+    """Moves each particle of a swarm to its first position whose architecture is admitted and was never proposed.
 
     A particle that finds none goes to a random unseen architecture, and stays where it is when none is left.
     """
@@ -155,9 +141,9 @@ class UnseenPositions:
         self, problem: ArchitectureProblem, positions: NDArray[np.float64], random_state: np.random.Generator
     ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Return the particles that move, ``(m,)``, and their positions, ``(m, n_var)``."""
-        space, moved, chosen = problem.space, [], []
+        moved, chosen = [], []
         for particle in range(positions.shape[1]):
-            found = self._first(space, positions[:, particle]) or self._any(space, random_state)
+            found = self._first(problem, positions[:, particle]) or self._any(problem, random_state)
             if found is not None:
                 architecture, position = found
                 self.seen.add(architecture)
@@ -165,13 +151,17 @@ class UnseenPositions:
                 chosen.append(position)
         return np.array(moved, dtype=np.intp), np.array(chosen, dtype=np.float64).reshape(-1, problem.n_var)
 
-    def _first(self, space: Space, candidates: NDArray[np.float64]) -> tuple[Genotype, NDArray[np.float64]] | None:
+    def _first(
+        self, problem: ArchitectureProblem, candidates: NDArray[np.float64]
+    ) -> tuple[Genotype, NDArray[np.float64]] | None:
         for position in candidates:
-            architecture = space.decode(position)
-            if architecture not in self.seen:
+            architecture = problem.space.decode(position)
+            if architecture not in self.seen and problem.admits(architecture):
                 return architecture, position
         return None
 
-    def _any(self, space: Space, rng: np.random.Generator) -> tuple[Genotype, NDArray[np.float64]] | None:
-        drawn = draw_unseen(space, 1, self.seen, rng)
-        return (drawn[0], space.encode(drawn[0]).astype(np.float64) + 0.5) if drawn else None
+    def _any(
+        self, problem: ArchitectureProblem, rng: np.random.Generator
+    ) -> tuple[Genotype, NDArray[np.float64]] | None:
+        drawn = draw_unseen(problem, 1, self.seen, rng)
+        return (drawn[0], problem.space.encode(drawn[0]).astype(np.float64) + 0.5) if drawn else None

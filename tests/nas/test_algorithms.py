@@ -19,7 +19,8 @@ from pymoo.core.population import Population
 from scipy.stats import chisquare
 
 from nas.algorithms import ALGORITHMS, build_algorithm, reference_directions
-from nas.mating import GeneMutation, draw_unseen
+from nas.drawing import draw_unseen
+from nas.mating import GeneMutation
 from nas.problem import ArchitectureProblem
 from nas.results import hypervolume
 from spaces import InputError, SearchSpace, load_space
@@ -151,7 +152,7 @@ def test_draws_are_different_unseen_and_as_many_as_asked(space):
     everything = list(space)
     rng = np.random.default_rng(0)
     seen = {everything[i] for i in rng.choice(len(everything), 200, replace=False)}
-    drawn = draw_unseen(space, 50, seen, rng)
+    drawn = draw_unseen(ArchitectureProblem(space, OBJECTIVES), 50, seen, rng)
     assert len(drawn) == len(set(drawn)) == 50
     assert not seen & set(drawn)
 
@@ -160,19 +161,20 @@ def test_draws_are_different_unseen_and_as_many_as_asked(space):
 @pytest.mark.parametrize("count", [1, 5, 12, 20])
 def test_draws_are_complete_when_little_is_left(left, count, small):
     seen = set(list(small)[left:])
-    drawn = draw_unseen(small, count, seen, np.random.default_rng(0))
+    drawn = draw_unseen(ArchitectureProblem(small, OBJECTIVES), count, seen, np.random.default_rng(0))
     assert len(drawn) == min(left, count)
     assert set(drawn) <= set(small) - seen
 
 
-def test_the_last_architectures_of_a_larger_space_are_found():
+def test_the_last_architectures_of_a_larger_space_are_found(monkeypatch):
+    monkeypatch.setattr("nas.drawing.LISTED", 100)  # without constraints it is listed whatever its size
     genes = {"depth": [2], "mlp_ratio": [1.0, 2.0, 3.0], "num_heads": [1, 2, 4], "tau": [1.5, 2.0, 3.0]}
     genes = SMALL["genes"] | genes | {"timesteps": [1], "v_threshold": [0.8, 1.0, 1.2]}
     space = SearchSpace.from_dict({**SMALL, "genes": genes})
     everything = list(space)
     left = set(everything[7::3000])
     assert (len(everything), len(left)) == (6561, 3)
-    drawn = draw_unseen(space, 10, set(everything) - left, np.random.default_rng(0))
+    drawn = draw_unseen(ArchitectureProblem(space, OBJECTIVES), 10, set(everything) - left, np.random.default_rng(0))
     assert set(drawn) == left
 
 
@@ -181,23 +183,26 @@ def test_draws_are_uniform_over_what_is_unseen(step, small):
     rng = np.random.default_rng(1)
     unseen = list(small)[::step]
     seen = set(small) - set(unseen)
-    first = Counter(draw_unseen(small, 1, seen, rng)[0] for _ in range(3000))
+    first = Counter(draw_unseen(ArchitectureProblem(small, OBJECTIVES), 1, seen, rng)[0] for _ in range(3000))
     assert set(first) == set(unseen)
     assert chisquare(list(first.values())).pvalue > 1e-4
 
 
 def test_listed_leftovers_are_drawn_uniformly(monkeypatch):
     """When rejection finds nothing, the choice among the listed rest must still be fair."""
-    monkeypatch.setattr("nas.mating.DRAWS", 0)
+    monkeypatch.setattr("nas.drawing.DRAWS", 0)
     space = SearchSpace.from_dict(SMALL)
     rng = np.random.default_rng(2)
-    first = Counter(draw_unseen(space, 1, set(), rng)[0] for _ in range(3000))
+    first = Counter(draw_unseen(ArchitectureProblem(space, OBJECTIVES), 1, set(), rng)[0] for _ in range(3000))
     assert len(first) == 12
     assert chisquare(list(first.values())).pvalue > 1e-4
 
 
 def test_draws_follow_their_generator(space):
-    drawn = [draw_unseen(space, 20, set(), np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    drawn = [
+        draw_unseen(ArchitectureProblem(space, OBJECTIVES), 20, set(), np.random.default_rng(seed))
+        for seed in (1, 1, 2)
+    ]
     assert drawn[0] == drawn[1] != drawn[2]
 
 

@@ -44,11 +44,11 @@ def test_feasible_ones_keep_every_bound_and_only_they_are_on_the_front(bounded):
     assert set(bounded.front()["key"]) == set(bounded.evaluations("test")["key"])
 
 
-def test_no_network_beyond_a_static_bound_was_scored(bounded):
+def test_no_network_beyond_a_static_bound_was_proposed(bounded):
     for study in ("search", "random"):
         frame = bounded.evaluations(study)
-        complete = frame[frame["state"] == "complete"]
-        assert (complete["parameters"] <= 7000).all()
+        assert len(frame) == 12
+        assert (frame["parameters"] <= 7000).all()
 
 
 def test_the_report_says_which_bounds_there_were_and_how_many_broke_them(bounded):

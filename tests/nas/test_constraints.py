@@ -14,7 +14,7 @@ from pymoo.core.population import Population
 
 from evaluators import StaticMetrics, UnbuiltCandidate, build_evaluators
 from nas.admission import check_admission
-from nas.algorithms import build_algorithm
+from nas.algorithms import ALGORITHMS, build_algorithm
 from nas.constraints import Constraint, parse_constraints, squash, total_violation, violations
 from nas.loop import run_search
 from nas.problem import ArchitectureProblem
@@ -231,10 +231,35 @@ def test_nothing_is_scored_that_a_static_constraint_forbids(name, space, tmp_pat
     store = Store(open_storage(tmp_path), "search", space, objectives)
     pool = FakePool()
     run_search(problem, build_algorithm(name, problem, 6, 1), pool, store, 20, {}, lambda _: None)
-    assert pool.submitted
-    assert all(problem.admits(architecture) for architecture, _ in pool.submitted)
+    assert len(pool.submitted) == len(store.results) == 20
+    assert all(problem.admits(result.architecture) for result in store.results)
+
+
+class Everything:
+    """An algorithm of someone else's, which proposes a whole space at once and looks at no constraint."""
+
+    def __init__(self, space):
+        self.left = Population.new(X=np.array([space.encode(architecture) for architecture in space]))
+
+    def ask(self):
+        asked, self.left = self.left, None
+        return asked
+
+    def tell(self, infills):
+        self.told = infills
+
+
+def test_what_is_proposed_against_a_static_constraint_is_recorded_and_not_scored(space, tmp_path):
+    limit = static_of(space)(space.largest())["parameters"] / 2
+    problem = bounded(space, {"max_parameters": limit})
+    store, pool = Store(open_storage(tmp_path), "search", space, OBJECTIVES), FakePool()
+    algorithm = Everything(space)
+    run_search(problem, algorithm, pool, store, 288, {}, lambda _: None)
+    assert {architecture for architecture, _ in pool.submitted} == set(filter(problem.admits, space))
     refused = [result for result in store.results if not problem.admits(result.architecture)]
-    assert {result.failure.split(" is ")[0] for result in refused} <= {"not scored: parameters"}
+    assert len(refused) == 144
+    assert {result.failure.split(" is ")[0] for result in refused} == {"not scored: parameters"}
+    assert algorithm.told.get("feas").sum() == 144
 
 
 def test_an_infeasible_result_is_told_as_such_and_the_search_moves_away_from_it(tmp_path):
@@ -252,11 +277,30 @@ def test_an_infeasible_result_is_told_as_such_and_the_search_moves_away_from_it(
     assert algorithm.opt.get("feas").all()
 
 
-def test_a_space_that_constraints_make_small_is_searched_to_its_end(space, tmp_path):
+@pytest.mark.parametrize("name", installed())
+def test_a_space_that_constraints_make_small_is_searched_to_its_end(name, space, tmp_path):
     few = narrowed(space, tau=[2.0], v_threshold=[1.0])
-    problem = bounded(few, {"max_parameters": static_of(few)(few.smallest())["parameters"]})
+    objectives = objectives_for(name)
+    problem = bounded(few, {"max_parameters": static_of(few)(few.smallest())["parameters"]}, objectives)
     admitted = set(filter(problem.admits, few))
-    store = Store(open_storage(tmp_path), "search", few, OBJECTIVES)
+    store = Store(open_storage(tmp_path), "search", few, objectives)
     pool = FakePool()
-    run_search(problem, build_algorithm("random", problem, 6, 1), pool, store, 100, {}, lambda _: None)
+    spent = run_search(problem, build_algorithm(name, problem, 6, 1), pool, store, 100, {}, lambda _: None)
+    assert 0 < spent == len(admitted) < few.size
     assert {architecture for architecture, _ in pool.submitted} == admitted
+
+
+@pytest.mark.parametrize("name", [name for name in installed() if ALGORITHMS[name].most is None])
+def test_a_search_lives_on_the_little_that_constraints_leave_of_a_large_space(name):
+    """Draws would find one in millions: walks have to lead there, and on."""
+    space = load_space("auto-spikformer")
+    smallest = static_of(space)(space.smallest())["parameters"]
+    problem = bounded(space, {"max_parameters": 1.2 * smallest})
+    assert not any(problem.admits(space.sample(np.random.default_rng(seed))) for seed in range(500))
+    algorithm, proposed = build_algorithm(name, problem, 6, 1), []
+    for _ in range(4):
+        asked = algorithm.ask()
+        proposed += [space.decode(x) for x in asked.get("X")]
+        algorithm.tell(infills=problem.fill(asked, [toy_metrics(a) for a in proposed[-len(asked) :]]))
+    assert len(set(proposed)) == 24
+    assert all(map(problem.admits, proposed))
