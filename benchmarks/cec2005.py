@@ -27,9 +27,10 @@ from pymoo.algorithms.soo.nonconvex.pso import PSO
 from pymoo.config import Config
 from pymoo.core.algorithm import Algorithm
 from pymoo.optimize import minimize
-from scipy.stats import friedmanchisquare, mannwhitneyu, rankdata, wilcoxon
+from scipy.stats import friedmanchisquare, rankdata, wilcoxon
 
 from nas.qpso import QPSO
+from nas.statistics import holm, rank_test
 
 Config.warnings["not_compiled"] = False
 
@@ -69,15 +70,6 @@ def run_all(tasks: Sequence[Task], jobs: int) -> Iterator[float]:
         yield from pool.map(solve, tasks, chunksize=4)
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """Return p-values corrected after Holm for being several."""
-    order, corrected, largest = np.argsort(p), np.empty(len(p)), 0.0
-    for place, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p) - place) * p[index]))
-        corrected[index] = largest
-    return [float(value) for value in corrected]
-
-
 def signed_rank(a: Floats, b: Floats) -> float:
     """Return the p-value of Wilcoxon's signed-rank test; 1 where nothing differs."""
     return 1.0 if np.array_equal(a, b) else float(wilcoxon(a, b, zero_method="zsplit").pvalue)
@@ -86,7 +78,7 @@ def signed_rank(a: Floats, b: Floats) -> float:
 def wins(errors: Mapping[str, Floats], a: str, b: str) -> dict[str, int]:
     """Return on how many functions one algorithm is better than, worse than or like another over its runs."""
     rows = list(zip(errors[a], errors[b], strict=True))
-    p = holm([1.0 if np.array_equal(x, y) else float(mannwhitneyu(x, y).pvalue) for x, y in rows])
+    p = holm([rank_test(x, y) for x, y in rows])
     sides = [
         0 if value >= 0.05 else np.sign(np.median(y) - np.median(x)) for value, (x, y) in zip(p, rows, strict=True)
     ]
@@ -113,7 +105,7 @@ def compare(errors: Mapping[str, Floats]) -> dict[str, Any]:
         "mean rank of runs": by_name(names, mean_run_ranks(solved)),
         "friedman": {"statistic": float(friedman.statistic), "p": float(friedman.pvalue)},
         "pairs": {
-            f"{names[i]} / {names[j]}": {"wilcoxon p, Holm": value, **wins(solved, names[i], names[j])}
+            f"{names[i]} / {names[j]}": {"wilcoxon p, Holm": float(value), **wins(solved, names[i], names[j])}
             for value, (i, j) in zip(p, pairs, strict=True)
         },
     }

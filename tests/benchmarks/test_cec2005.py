@@ -2,13 +2,8 @@
 
 import numpy as np
 import pytest
-from cec2005 import ALGORITHMS, compare, holm, mean_run_ranks, numbers, signed_rank, solve, table
+from cec2005 import ALGORITHMS, compare, mean_run_ranks, numbers, signed_rank, solve, table
 from cec2005_functions import data_file
-
-
-def test_holm_multiplies_by_what_is_left_and_never_falls():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
 
 
 def test_functions_are_given_one_by_one_or_as_ranges():
