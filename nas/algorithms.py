@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import count
@@ -221,27 +221,23 @@ class Row:
     Attributes:
         build: Returns it, not yet set up.
         fewest: Objectives that it needs.
-        most: Objectives that it can have, or None.
+        scalar: Whether it climbs one number, which is made of the objectives (:meth:`ArchitectureProblem.scalar`).
         reals: Whether it moves in reals, ``[0, n)`` per gene, and not in indices.
     """
 
     build: Callable[[Plan], Algorithm]
     fewest: int = 2
-    most: int | None = None
+    scalar: bool = False
     reals: bool = False
-
-    def fits(self, objectives: int) -> bool:
-        """Return whether it can search for so many objectives."""
-        return self.fewest <= objectives and (self.most is None or objectives <= self.most)
 
 
 ALGORITHMS: dict[str, Row] = {
     "age-moea2": Row(_age_moea2),
-    "ga": Row(_ga, fewest=1, most=1),
+    "ga": Row(_ga, fewest=1, scalar=True),
     "mo-qpso": Row(_mo_qpso, reals=True),
     "nsga2": Row(_nsga2, fewest=1),
     "nsga3": Row(_nsga3),
-    "qpso": Row(_qpso, fewest=1, most=1, reals=True),
+    "qpso": Row(_qpso, fewest=1, scalar=True, reals=True),
     "random": Row(lambda plan: RandomSearch(plan.population), fewest=1),
     "rvea": Row(_rvea),
     "sms-emoa": Row(_sms_emoa),
@@ -260,20 +256,36 @@ def check_algorithm(name: str, objectives: int) -> Row:
     if name not in ALGORITHMS:
         raise InputError(f"search.algorithm must be one of {sorted(ALGORITHMS)}, got {name!r}")
     row = ALGORITHMS[name]
-    if not row.fits(objectives):
-        fitting = sorted(other for other, candidate in ALGORITHMS.items() if candidate.fits(objectives))
-        needs = f"{row.most} objective" if row.most else f"{row.fewest} or more objectives"
+    if objectives < row.fewest:
+        fitting = sorted(other for other, candidate in ALGORITHMS.items() if candidate.fewest <= objectives)
         raise InputError(
-            f"{name} searches for {needs}, got {objectives}; change search.objectives, or search.algorithm to one of "
-            f"{fitting}"
+            f"{name} searches for {row.fewest} or more objectives, got {objectives}; change search.objectives, or "
+            f"search.algorithm to one of {fitting}"
         )
     return row
+
+
+def check_fitness(fitness: str | None, algorithms: Iterable[str]) -> None:
+    """Check that a metric to climb, if there is one, is for one of some algorithms.
+
+    Raises:
+        InputError: If there is such a metric, and none of them climbs it.
+    """
+    climbing = sorted(name for name, row in ALGORITHMS.items() if row.scalar)
+    names = list(algorithms)
+    if fitness is not None and set(names).isdisjoint(climbing):
+        raise InputError(
+            f"search.fitness is for {climbing}, got {fitness!r} with {names}; take it out of the recipe, or "
+            "change the algorithm to one of those"
+        )
 
 
 def build_algorithm(
     name: str, problem: ArchitectureProblem, population: int, seed: int, evaluations: int = 300
 ) -> Algorithm:
     """Return an algorithm ready for ``ask``, with fresh operators and a seed of its own.
+
+    What it is told is filled by its own ``problem``, which may be another view of the given one.
 
     Args:
         name: A row of ``ALGORITHMS``.
@@ -286,6 +298,8 @@ def build_algorithm(
         InputError: If there is no such algorithm, or if it cannot search for these objectives.
     """
     row = check_algorithm(name, problem.n_obj)
+    if row.scalar:
+        problem = problem.scalar()
     algorithm = row.build(Plan(problem, population, evaluations))
     if algorithm.termination is None:
         algorithm.termination = NoTermination()

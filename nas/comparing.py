@@ -14,7 +14,7 @@ import numpy as np
 
 from evaluators import Sense
 from nas.admission import check_admission
-from nas.algorithms import build_algorithm, check_algorithm
+from nas.algorithms import build_algorithm, check_algorithm, check_fitness
 from nas.comparison import Comparison, Level
 from nas.config import RunConfig, load_recipe
 from nas.contest import Builder, MemoryRecord, Task, Trace, run_tasks, trace_search
@@ -149,7 +149,7 @@ def _on_supernet(
 ) -> _Found:
     """Search the subnets of a supernet, one search after the other, and score each architecture once."""
     changes = {} if workers is None else {"workers": {"count": workers}}
-    prepared = prepare(config, out, data_dir, changes)
+    prepared = prepare(config, out, data_dir, changes, compared=True)
     source, pools = prepared.source, prepared.config.workers
     with hold(prepared.folder):
         store = Store(open_storage(prepared.folder), STUDY, source.space, source.objectives)
@@ -178,7 +178,7 @@ def named_builders(algorithms: Algorithms, config: RunConfig) -> dict[str, Build
     """Return builders by the names of their algorithms.
 
     Raises:
-        InputError: If a name is unknown or stands there twice, or if there is none.
+        InputError: If a name is unknown or stands there twice, if there is none, or if none climbs the fitness.
     """
     if isinstance(algorithms, Mapping):
         builders = dict(algorithms)
@@ -188,6 +188,7 @@ def named_builders(algorithms: Algorithms, config: RunConfig) -> dict[str, Build
             raise InputError(f"algorithms must differ, got {names}")
         for name in names:
             check_algorithm(name, len(config.search.objectives))
+        check_fitness(config.search.fitness, names)
         builders = {name: partial(build_algorithm, name) for name in names}
     if not builders:
         raise InputError("one or more algorithms must be given, got none")

@@ -90,6 +90,7 @@ class SearchConfig(_Table):
         baseline: Whether random search is run with the same budget.
         hypervolume_reference: Worst value of each objective that counts; the source of the scores knows one.
         constraints: Bounds by ``max_`` or ``min_`` and the name of a recorded metric.
+        fitness: Recorded metric that ``ga`` and ``qpso`` climb; without it the mean of the objectives.
     """
 
     objectives: Annotated[tuple[str, ...], Field(min_length=1)] = ("accuracy", "energy_mj")
@@ -99,6 +100,7 @@ class SearchConfig(_Table):
     baseline: bool = True
     hypervolume_reference: dict[str, FiniteFloat] = {}
     constraints: dict[str, FiniteFloat] = {}
+    fitness: str | None = None
 
 
 class WorkersConfig(_Table):

@@ -27,6 +27,8 @@ R = TypeVar("R")
 Builder = Callable[[ArchitectureProblem, int, int, int], Algorithm]
 """Problem, population, seed and evaluations to an algorithm that is set up and not yet asked.
 
+It is set up with the problem, or with another view of it: what it is told is filled by its own ``problem``.
+
 What is sent to other processes must be a function of a module, or a ``partial`` of one.
 """
 

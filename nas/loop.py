@@ -68,7 +68,7 @@ def run_search(
         spent += len(architectures)
         if len(architectures) == len(population):
             results = [None if e.failure is not None else e.metrics for e in evaluations]
-            algorithm.tell(infills=problem.fill(population, results))
+            algorithm.tell(infills=algorithm.problem.fill(population, results))
     return spent
 
 

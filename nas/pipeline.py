@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nas.admission import check_admission
-from nas.algorithms import build_algorithm, check_algorithm
+from nas.algorithms import build_algorithm, check_algorithm, check_fitness
 from nas.config import RunConfig, load_recipe
 from nas.constraints import parse_constraints
 from nas.evaluation import Evaluation
@@ -46,11 +46,23 @@ def prepare(
     out: str | Path | None,
     data_dir: str | Path | None,
     changes: Mapping[str, dict[str, Any]],
+    *,
+    compared: bool = False,
 ) -> Prepared:
-    """Check all that can be checked before anything expensive runs, and claim the run folder."""
+    """Check all that can be checked before anything expensive runs, and claim the run folder.
+
+    Args:
+        recipe: As of :func:`search`, like the next three.
+        out: Run folder.
+        data_dir: Folder of images and tables.
+        changes: Keys to change, by table.
+        compared: Whether other algorithms than that of the recipe search.
+    """
     config = (recipe if isinstance(recipe, RunConfig) else load_recipe(recipe)).changed(**changes)
     folder = Path(out) if out is not None else RUNS / config.name
     check_algorithm(config.search.algorithm, len(config.search.objectives))
+    if not compared:
+        check_fitness(config.search.fitness, [config.search.algorithm])
     source = open_source(config, folder, data_dir)
     check_admission(build_problem(config, source), np.random.default_rng(config.seed))
     create_folder(folder, config, source.space, data_folder(data_dir), source.record)
@@ -150,7 +162,7 @@ def build_problem(config: RunConfig, source: ScoreSource) -> ArchitectureProblem
     """Return what a recipe searches.
 
     Raises:
-        InputError: If its reference or its constraints are not of its objectives and metrics.
+        InputError: If its reference, its constraints or its fitness are not of its objectives and metrics.
     """
     given, objectives = config.search.hypervolume_reference, source.objectives
     if given and set(given) != set(objectives):
@@ -158,7 +170,14 @@ def build_problem(config: RunConfig, source: ScoreSource) -> ArchitectureProblem
             f"search.hypervolume_reference must have the objectives {list(objectives)}, got {list(given)}"
         )
     constraints = parse_constraints(config.search.constraints, source.metrics)
-    return ArchitectureProblem(source.space, objectives, constraints, source.static)
+    fitness = config.search.fitness
+    if fitness is not None and fitness not in source.metrics:
+        raise InputError(
+            f"search.fitness must be among the metrics {list(source.metrics)}, got {fitness!r}; record other metrics "
+            "by naming them in metrics"
+        )
+    climbed = None if fitness is None else (fitness, source.metrics[fitness])
+    return ArchitectureProblem(source.space, objectives, constraints, source.static, climbed)
 
 
 def _front(store: Store, problem: ArchitectureProblem) -> list[Genotype]:

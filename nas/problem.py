@@ -15,6 +15,7 @@ from pymoo.problems.static import StaticProblem
 
 from evaluators import Sense, StaticMetrics
 from nas.constraints import Constraint, squash
+from nas.fitness import Fitness, MeanFitness, MetricFitness, signs
 from spaces import Genotype, Space
 
 FAILED, SOUND = 1.0, -1.0
@@ -32,6 +33,7 @@ class ArchitectureProblem(Problem):  # type: ignore[misc]  # pymoo is untyped
         objectives: Metric names in the order of F, each with its sense.
         constraints: Bounds on metrics.
         static: Metrics that follow from an architecture alone; none without it.
+        fitness: Metric with its sense that algorithms for one number climb; the objectives without it.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class ArchitectureProblem(Problem):  # type: ignore[misc]  # pymoo is untyped
         objectives: Mapping[str, Sense],
         constraints: Sequence[Constraint] = (),
         static: StaticMetrics | None = None,
+        fitness: tuple[str, Sense] | None = None,
     ) -> None:
         self.space = space
         self.objectives = dict(objectives)
@@ -48,6 +51,8 @@ class ArchitectureProblem(Problem):  # type: ignore[misc]  # pymoo is untyped
         self.static_constraints = tuple(c for c in constraints if c.metric in self.static_metrics)
         self._measured = tuple(c for c in constraints if c.metric not in self.static_metrics)
         self._static = static
+        self._climbed = fitness
+        self._fitness: Fitness | None = None
         self._known: dict[Genotype, Mapping[str, float]] = {}
         super().__init__(
             n_var=len(space.columns),
@@ -57,7 +62,7 @@ class ArchitectureProblem(Problem):  # type: ignore[misc]  # pymoo is untyped
             xu=space.cardinalities - 1,
             vtype=int,
         )
-        self._signs = np.array([-1.0 if sense == "max" else 1.0 for sense in objectives.values()])
+        self._signs = signs(objectives)
 
     def __deepcopy__(self, _: Any) -> ArchitectureProblem:
         """Return the problem itself: pymoo would copy it, with all its table, for the results of each generation."""
@@ -71,6 +76,19 @@ class ArchitectureProblem(Problem):  # type: ignore[misc]  # pymoo is untyped
         problem.vtype = float
         return problem
 
+    def scalar(self) -> ArchitectureProblem:
+        """Return the same problem for one search by an algorithm that takes one number to minimise.
+
+        That is the metric ``fitness`` if there is one, the only objective, or the mean of several
+        (:class:`nas.fitness.MeanFitness`), whose units are those of the search.
+        """
+        if self._climbed is None and len(self.objectives) == 1:
+            return self
+        problem = copy(self)
+        problem.n_obj = 1
+        problem._fitness = MeanFitness(self.objectives) if self._climbed is None else MetricFitness(*self._climbed)
+        return problem
+
     def fill(self, population: Population, metrics: Sequence[Mapping[str, float] | None]) -> Population:
         """Return the individuals of a population with their results, None being a failure.
 
@@ -79,13 +97,22 @@ class ArchitectureProblem(Problem):  # type: ignore[misc]  # pymoo is untyped
         """
         F = np.zeros((len(population), self.n_obj))
         G = np.full((len(population), self.n_ieq_constr), FAILED)
+        sound = np.array([values is not None for values in metrics], dtype=bool)
+        F[sound] = self._minimised([values for values in metrics if values is not None])
         for row, values in enumerate(metrics):
             if values is not None:
-                F[row] = self._signs * self.point(values)
                 excesses = [constraint.excess(values[constraint.metric]) for constraint in self._measured]
                 G[row] = [SOUND, *(squash(excess) if excess > 0 else SOUND for excess in excesses)]
         PymooEvaluator().eval(StaticProblem(self, F=F, G=G), population)
         return population
+
+    def _minimised(self, rows: Sequence[Mapping[str, float]]) -> NDArray[np.float64]:
+        """Return what is to be minimised of complete evaluations, ``(n, n_obj)``."""
+        if self._fitness is not None:
+            return self._fitness(rows)[:, None]
+        points = np.array([self.point(values) for values in rows]).reshape(-1, self.n_obj)
+        minimised: NDArray[np.float64] = self._signs * points
+        return minimised
 
     def point(self, values: Mapping[str, float]) -> NDArray[np.float64]:
         """Return the objectives of one evaluation in their natural sense, ``(n_obj,)``."""

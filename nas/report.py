@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from nas.algorithms import ALGORITHMS
 from nas.energy import front_energy_figure, load_models
 from nas.folder import read_run
 from nas.page import BLUE, GREY, LAYOUT, LOG_FROM, ORANGE, facts_html, figure_html, write_page
@@ -201,7 +202,7 @@ def _facts_table(run: Run, search: pd.DataFrame, random: pd.DataFrame) -> str:
         "seed": run.config.seed,
         "space": f"{run.space.name}, {run.space.size:,} architectures",
         **_source_facts(run, values),
-        "algorithm": f"{run.config.search.algorithm}, population {run.config.search.population}",
+        "algorithm": _algorithm_facts(run),
         **({"constraints": _constraint_facts(run, search, random)} if run.constraints else {}),
         "workers": f"{run.config.workers.pool}, {run.config.workers.count}",
         "hypervolume reference": ", ".join(f"{n} {v:.5g}" for n, v in (run.reference or {}).items()),
@@ -213,6 +214,15 @@ def _facts_table(run: Run, search: pd.DataFrame, random: pd.DataFrame) -> str:
         "machine": f"{facts['platform']}, Python {facts['python']}, {facts['cores']} cores",
     }
     return facts_html(rows)
+
+
+def _algorithm_facts(run: Run) -> str:
+    search = run.config.search
+    text = f"{search.algorithm}, population {search.population}"
+    row = ALGORITHMS.get(search.algorithm)
+    if row is None or not row.scalar or (len(search.objectives) == 1 and search.fitness is None):
+        return text
+    return f"{text}, climbs {search.fitness or 'the mean of the objectives'}"
 
 
 def _constraint_facts(run: Run, search: pd.DataFrame, random: pd.DataFrame) -> str:

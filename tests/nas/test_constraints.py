@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from fakes import OBJECTIVES, FakePool, evaluation, installed, narrowed, objectives_for, toy_metrics
+from fakes import OBJECTIVES, FakePool, evaluation, installed, narrowed, toy_metrics
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from pymoo.algorithms.moo.nsga2 import RankAndCrowdingSurvival
@@ -14,7 +14,7 @@ from pymoo.core.population import Population
 
 from evaluators import StaticMetrics, UnbuiltCandidate, build_evaluators
 from nas.admission import check_admission
-from nas.algorithms import ALGORITHMS, build_algorithm
+from nas.algorithms import build_algorithm
 from nas.constraints import Constraint, parse_constraints, squash, total_violation, violations
 from nas.loop import run_search
 from nas.problem import ArchitectureProblem
@@ -225,10 +225,9 @@ def test_in_a_large_space_a_single_network_is_found_by_descent():
 @pytest.mark.parametrize("name", installed())
 def test_nothing_is_scored_that_a_static_constraint_forbids(name, space, tmp_path):
     limit = static_of(space)(space.largest())["parameters"] / 2
-    objectives = objectives_for(name)
-    problem = bounded(space, {"max_parameters": limit}, objectives)
+    problem = bounded(space, {"max_parameters": limit}, OBJECTIVES)
     assert sum(map(problem.admits, space)) == 144
-    store = Store(open_storage(tmp_path), "search", space, objectives)
+    store = Store(open_storage(tmp_path), "search", space, OBJECTIVES)
     pool = FakePool()
     run_search(problem, build_algorithm(name, problem, 6, 1), pool, store, 20, {}, lambda _: None)
     assert len(pool.submitted) == len(store.results) == 20
@@ -238,7 +237,8 @@ def test_nothing_is_scored_that_a_static_constraint_forbids(name, space, tmp_pat
 class Everything:
     """An algorithm of someone else's, which proposes a whole space at once and looks at no constraint."""
 
-    def __init__(self, space):
+    def __init__(self, problem):
+        self.problem, space = problem, problem.space
         self.left = Population.new(X=np.array([space.encode(architecture) for architecture in space]))
 
     def ask(self):
@@ -253,7 +253,7 @@ def test_what_is_proposed_against_a_static_constraint_is_recorded_and_not_scored
     limit = static_of(space)(space.largest())["parameters"] / 2
     problem = bounded(space, {"max_parameters": limit})
     store, pool = Store(open_storage(tmp_path), "search", space, OBJECTIVES), FakePool()
-    algorithm = Everything(space)
+    algorithm = Everything(problem)
     run_search(problem, algorithm, pool, store, 288, {}, lambda _: None)
     assert {architecture for architecture, _ in pool.submitted} == set(filter(problem.admits, space))
     refused = [result for result in store.results if not problem.admits(result.architecture)]
@@ -280,17 +280,16 @@ def test_an_infeasible_result_is_told_as_such_and_the_search_moves_away_from_it(
 @pytest.mark.parametrize("name", installed())
 def test_a_space_that_constraints_make_small_is_searched_to_its_end(name, space, tmp_path):
     few = narrowed(space, tau=[2.0], v_threshold=[1.0])
-    objectives = objectives_for(name)
-    problem = bounded(few, {"max_parameters": static_of(few)(few.smallest())["parameters"]}, objectives)
+    problem = bounded(few, {"max_parameters": static_of(few)(few.smallest())["parameters"]}, OBJECTIVES)
     admitted = set(filter(problem.admits, few))
-    store = Store(open_storage(tmp_path), "search", few, objectives)
+    store = Store(open_storage(tmp_path), "search", few, OBJECTIVES)
     pool = FakePool()
     spent = run_search(problem, build_algorithm(name, problem, 6, 1), pool, store, 100, {}, lambda _: None)
     assert 0 < spent == len(admitted) < few.size
     assert {architecture for architecture, _ in pool.submitted} == admitted
 
 
-@pytest.mark.parametrize("name", [name for name in installed() if ALGORITHMS[name].most is None])
+@pytest.mark.parametrize("name", installed())
 def test_a_search_lives_on_the_little_that_constraints_leave_of_a_large_space(name):
     """Draws would find one in millions: walks have to lead there, and on."""
     space = load_space("auto-spikformer")
@@ -301,6 +300,6 @@ def test_a_search_lives_on_the_little_that_constraints_leave_of_a_large_space(na
     for _ in range(4):
         asked = algorithm.ask()
         proposed += [space.decode(x) for x in asked.get("X")]
-        algorithm.tell(infills=problem.fill(asked, [toy_metrics(a) for a in proposed[-len(asked) :]]))
+        algorithm.tell(infills=algorithm.problem.fill(asked, [toy_metrics(a) for a in proposed[-len(asked) :]]))
     assert len(set(proposed)) == 24
     assert all(map(problem.admits, proposed))
