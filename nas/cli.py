@@ -13,6 +13,25 @@ import pandas as pd
 import typer
 from rich.console import Console
 
+from nas.options import (
+    AlgorithmOption,
+    ConstraintOption,
+    DataOption,
+    EvaluationsOption,
+    FitnessOption,
+    FormatOption,
+    OutOption,
+    PoolOption,
+    RecipeArgument,
+    RunArgument,
+    SecondsOption,
+    SeedOption,
+    StallOption,
+    WarmStartOption,
+    WorkersOption,
+    given,
+    parse_bounds,
+)
 from nas.printing import Format, fitting, print_frame, say_dropped
 from spaces import InputError
 
@@ -36,17 +55,6 @@ def _options(
     ] = False,
 ) -> None:
     """Search spiking-transformer architectures for the best trade-offs between accuracy and energy."""
-
-
-FormatOption = Annotated[Format, typer.Option("-f", "--format", help="How to print the result.")]
-RecipeArgument = Annotated[str, typer.Argument(help="Recipe name, or path of a .toml file.")]
-RunArgument = Annotated[Path, typer.Argument(help="Run folder.")]
-OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder; runs/<recipe> by default.")]
-DataOption = Annotated[
-    Path | None,
-    typer.Option("--data-dir", help="Folder of images and tables; else SPIKEFRONT_DATA, else a download."),
-]
-SeedOption = Annotated[int | None, typer.Option(help="Seed instead of the recipe's.")]
 
 
 @app.command()
@@ -73,13 +81,13 @@ def profile(
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Show how large a space is, and what its networks cost, before anything is trained; or where the time goes."""
-    given = _given(architecture=architecture, batch=batch, threads=threads, rounds=rounds, executor=executor)
-    given |= _given(precision=precision)
+    chosen = given(architecture=architecture, batch=batch, threads=threads, rounds=rounds, executor=executor)
+    chosen |= given(precision=precision)
     if (space is None) == (run is None):
         raise InputError("nas profile takes a space, or a run folder by --run, and not both")
-    changed = _given(**{"image-size": image_size}, channels=channels, classes=classes)
-    if not time and (given or run is not None):
-        raise InputError(f"{', '.join(f'--{name}' for name in [*given, *_given(run=run)])} must go with --time")
+    changed = given(**{"image-size": image_size}, channels=channels, classes=classes)
+    if not time and (chosen or run is not None):
+        raise InputError(f"{', '.join(f'--{name}' for name in [*chosen, *given(run=run)])} must go with --time")
     if run is not None and changed:
         raise InputError(f"a run has its own images, got {', '.join(f'--{name}' for name in changed)}")
     loaded: Any = None if space is None else _load_space(space, changed)
@@ -91,7 +99,7 @@ def profile(
     from supernet.device import keep_large_blocks
 
     keep_large_blocks()  # as in a run
-    timed = time_space(loaded, given, samples) if run is None else time_run(Run(run), given, samples)
+    timed = time_space(loaded, chosen, samples) if run is None else time_run(Run(run), chosen, samples)
     _print_times(*timed, output)
 
 
@@ -155,7 +163,7 @@ def train(
     if not resume and (folder / INDEX).exists():
         raise InputError(f"{folder} already has a checkpoint, and it is never overwritten; choose another --out")
     with Bars() as bars:
-        run = pipeline.train(recipe, out, data_dir, bars, run=_given(seed=seed))
+        run = pipeline.train(recipe, out, data_dir, bars, run=given(seed=seed))
     state = run.training()
     record = state.history[-1]
     typer.echo(
@@ -170,32 +178,37 @@ def search(
     out: OutOption = None,
     data_dir: DataOption = None,
     seed: SeedOption = None,
-    evaluations: Annotated[int | None, typer.Option(help="Evaluations instead of the recipe's.")] = None,
-    pool: Annotated[str | None, typer.Option(help="local or ray, instead of the recipe's.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Ray workers instead of the recipe's.")] = None,
+    algorithm: AlgorithmOption = None,
+    evaluations: EvaluationsOption = None,
+    seconds: SecondsOption = None,
+    stall: StallOption = None,
+    constraint: ConstraintOption = None,
+    fitness: FitnessOption = None,
+    warm_start: WarmStartOption = None,
+    pool: PoolOption = None,
+    workers: WorkersOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Run a recipe to its report, or finish a run that was interrupted."""
     from nas import pipeline
+    from nas.config import load_recipe
     from nas.progress import Bars
     from nas.report import REPORT
 
+    config = load_recipe(recipe)
+    bounds = None if constraint is None else {**config.search.constraints, **parse_bounds(constraint)}
+    changed = given(algorithm=algorithm, evaluations=evaluations, seconds=seconds, stall=stall)
+    changed |= given(constraints=bounds, fitness=fitness, warm_start=warm_start)
     with Bars() as bars, redirect_stdout(sys.stderr):  # Ray speaks on standard output, which is for the result
         run = pipeline.search(
-            recipe,
-            out,
-            data_dir,
-            bars,
-            run=_given(seed=seed),
-            search=_given(evaluations=evaluations),
-            workers=_given(pool=pool, count=workers),
+            config, out, data_dir, bars, run=given(seed=seed), search=changed, workers=given(pool=pool, count=workers)
         )
     _print_front(run, output)
     if output is Format.TABLE:
         line = f"hypervolume {run.hypervolume():.4f}"
         if run.config.search.baseline:
             line += f", random search {run.hypervolume('random'):.4f}"
-        typer.echo(f"{line}\nreport: {run.folder / REPORT}")
+        typer.echo(f"{run.why_stopped()}\n{line}\nreport: {run.folder / REPORT}")
 
 
 @app.command()
@@ -314,11 +327,6 @@ def _print_energy(key: str, images: int, layers: pd.DataFrame, compared: pd.Data
     typer.echo(f"{key}: microjoules per image by layer")
     print_frame(shown, Format.TABLE)
     say_dropped(dropped, "choose by --model, or see all with -f csv")
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    """Return the options that were given."""
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _print_front(run: Any, output: Format) -> None:

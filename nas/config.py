@@ -56,6 +56,9 @@ class TableConfig(_Table):
         return self
 
 
+LIMITS = ("evaluations", "seconds", "stall")
+"""Keys of ``search`` that end it, and that can grow in a run folder."""
+
 SUPERNET_KEYS = ("space", "data", "training", "scoring", "executor", "device")
 """Keys of a recipe that have no meaning with a table."""
 
@@ -87,7 +90,9 @@ class SearchConfig(_Table):
         algorithm: A row of ``nas.algorithms.ALGORITHMS``.
         population: Architectures of a generation.
         evaluations: Budget.
-        baseline: Whether random search is run with the same budget.
+        seconds: Wall time after which no generation begins any more.
+        stall: Evaluations without an increase of the hypervolume after which none does.
+        baseline: Whether random search is run with as many evaluations.
         hypervolume_reference: Worst value of each objective that counts; the source of the scores knows one.
         constraints: Bounds by ``max_`` or ``min_`` and the name of a recorded metric.
         fitness: Recorded metric that ``ga`` and ``qpso`` climb; without it the mean of the objectives.
@@ -97,6 +102,8 @@ class SearchConfig(_Table):
     algorithm: str = "nsga2"
     population: Annotated[int, Field(ge=2)] = 20
     evaluations: Positive = 300
+    seconds: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    stall: Positive | None = None
     baseline: bool = True
     hypervolume_reference: dict[str, FiniteFloat] = {}
     constraints: dict[str, FiniteFloat] = {}

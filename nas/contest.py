@@ -45,6 +45,11 @@ class MemoryRecord:
         self.known: dict[Genotype, Evaluation] = {}
         self.proposed: list[Genotype] = []
 
+    @property
+    def opened(self) -> int:
+        """Number of proposals so far, repeats included."""
+        return len(self.proposed)
+
     def open(self, architecture: Genotype, generation: int) -> None:
         """Note a proposal."""
         self.proposed.append(architecture)

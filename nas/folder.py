@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from evaluators import EnergyModel, model_files, parse_energy_model, read_energy_tables
-from nas.config import MODEL_METRICS, RunConfig, parse_recipe
+from nas.config import LIMITS, MODEL_METRICS, RunConfig, parse_recipe
 from spaces import InputError, SearchSpace, Space, TableSpace
 from supernet.checkpoint import INDEX, write_atomically
 
 RUN = "run.json"
 _FORMAT = "spikefront-run-1"
-_FILES = ("study.db", INDEX, "report.html", "front.csv")
+STORE = "study.db"
+_FILES = (STORE, INDEX, "report.html", "front.csv")
 _PACKAGES = ("spikefront", "torch", "pymoo", "ray", "optuna", "numpy", "pandas", "moocore", "kornia")
 
 
@@ -34,7 +35,8 @@ def create_folder(
 ) -> dict[str, Any]:
     """Make a folder the one of a run, or check that it is, and return what ``run.json`` holds.
 
-    A longer search and other workers continue a run; anything else that differs belongs into another folder.
+    A longer search and other workers continue a run; anything else that differs belongs into another folder, but a
+    run that was only trained can be searched in any way.
 
     Args:
         folder: Run folder, created if need be.
@@ -74,9 +76,9 @@ def create_folder(
         old = read_run(folder)
         if old["energy_models"] is None:  # a folder from before runs owned them
             old["energy_models"] = values["energy_models"]
-        recorded = parse_recipe(old["recipe"], str(folder / RUN))
+        recorded, begun = parse_recipe(old["recipe"], str(folder / RUN)), (folder / STORE).exists()
         recipe = recorded.to_dict()  # with the defaults of keys that are younger than the folder
-        different = _differences(_identity({**old, "recipe": recipe}), _identity(values))
+        different = _differences(_identity({**old, "recipe": recipe}, begun), _identity(values, begun))
         if different:
             way_out = "choose another folder with --out, or the recipe it was made with"
             if any(name.startswith("energy_models.") for name in different):
@@ -84,12 +86,8 @@ def create_folder(
             raise InputError(
                 f"{folder} holds a run of another recipe, which differs in {', '.join(different)}; {way_out}"
             )
-        before, now = recorded.search.evaluations, config.search.evaluations
-        if now < before:
-            raise InputError(
-                f"search.evaluations can grow in a run folder, not shrink: {before} in {folder}, got {now}; choose "
-                "another folder with --out"
-            )
+        if begun:
+            _check_limits(recorded, config, folder)
         values["facts"] = old["facts"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -180,11 +178,22 @@ def open_recipe(folder: Path) -> tuple[RunConfig, Space]:
         raise InputError(f"{folder / RUN}: {error}") from None
 
 
-def _identity(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what makes two runs the same one."""
+def _check_limits(recorded: RunConfig, config: RunConfig, folder: Path) -> None:
+    """Raise InputError if a limit of a search that has begun shrinks; None is no limit."""
+    for name in LIMITS:
+        before, now = getattr(recorded.search, name), getattr(config.search, name)
+        if now is not None and (before is None or now < before):
+            raise InputError(
+                f"search.{name} can grow in a run folder, not shrink: "
+                f"{'no limit' if before is None else before} in {folder}, got {now}; choose another folder with --out"
+            )
+
+
+def _identity(values: Mapping[str, Any], begun: bool) -> dict[str, Any]:
+    """Return what makes two runs the same one: how they search only if they have begun to."""
     recipe = {name: value for name, value in values["recipe"].items() if name != "workers"}
     threads = values["recipe"]["workers"]["threads"]  # these can change the last bits of a sum
-    search = {name: value for name, value in recipe["search"].items() if name != "evaluations"}
+    search = {name: value for name, value in recipe["search"].items() if name not in LIMITS} if begun else None
     metrics = [_without_folder(metric) for metric in recipe["metrics"]]
     recipe |= {"search": search, "workers": {"threads": threads}, "metrics": metrics}
     if recipe.get("table") is not None:  # wherever its file lies, and its rows make the space

@@ -11,6 +11,7 @@ from pymoo.core.algorithm import Algorithm
 
 from nas.evaluation import Evaluation, SplitName
 from nas.problem import ArchitectureProblem
+from nas.stopping import Ending, Limits
 from nas.workers import Pool
 from spaces import Genotype
 
@@ -23,6 +24,11 @@ class Record(Protocol):
     @property
     def known(self) -> Mapping[Genotype, Evaluation]:
         """Results so far."""
+        ...
+
+    @property
+    def opened(self) -> int:
+        """Number of proposals so far."""
         ...
 
     def open(self, architecture: Genotype, generation: int) -> None:
@@ -42,10 +48,12 @@ def run_search(
     budget: int,
     known: MutableMapping[Genotype, Evaluation],
     on_evaluation: OnEvaluation,
-) -> int:
-    """Search until the budget is spent or the space exhausted, and return the number of evaluations.
+    limits: Limits | None = None,
+) -> Ending:
+    """Search until the budget is spent, a limit reached or the space exhausted, and return how it ended.
 
-    Run again with the same seed it replays: what the store knows is answered from it, the rest is scored.
+    Run again with the same seed it replays: what the store knows is answered from it, the rest is scored. Limits are
+    looked at between generations, and not as long as the store has what an earlier process proposed next.
 
     Args:
         problem: Space and objectives.
@@ -55,21 +63,24 @@ def run_search(
         budget: Evaluations in all, replayed ones included.
         known: Results of other studies of the run, which are not scored again; only read.
         on_evaluation: Called with every result, replayed ones included.
+        limits: What ends it before the budget is spent; nothing without it.
     """
     spent = generation = 0
     while spent < budget:
+        if limits is not None and store.opened == spent and (reached := limits.reached()):
+            return Ending(spent, reached)
         population = algorithm.ask()
         if population is None or len(population) == 0:
-            break
+            return Ending(spent, "exhausted")
         generation += 1
         architectures = [problem.space.decode(x) for x in population.get("X")][: budget - spent]
         answers = ChainMap(refusals(problem, architectures), known)
-        evaluations = evaluate(architectures, pool, store, generation, answers, on_evaluation)
+        evaluations = evaluate(architectures, pool, store, generation, answers, on_evaluation, limits=limits)
         spent += len(architectures)
         if len(architectures) == len(population):
             results = [None if e.failure is not None else e.metrics for e in evaluations]
             algorithm.tell(infills=algorithm.problem.fill(population, results))
-    return spent
+    return Ending(spent, "evaluations")
 
 
 def refusals(problem: ArchitectureProblem, architectures: Sequence[Genotype]) -> dict[Genotype, Evaluation]:
@@ -92,6 +103,7 @@ def evaluate(
     known: Mapping[Genotype, Evaluation],
     on_evaluation: OnEvaluation,
     split: SplitName = "validation",
+    limits: Limits | None = None,
 ) -> list[Evaluation]:
     """Return the results of different architectures in their order, and record each as it arrives."""
     for architecture in architectures:
@@ -104,10 +116,17 @@ def evaluate(
             store.close(replace(known[architecture], seconds=0.0))  # no work was done for it here
             on_evaluation(store.known[architecture])
         else:
+            if limits is not None:
+                limits.clock.start()
             pool.submit(architecture, split)
             waiting += 1
     for _ in range(waiting):
         evaluation = pool.collect()
         store.close(evaluation)
+        if limits is not None:
+            limits.clock.beat()
         on_evaluation(evaluation)
-    return [store.known[architecture] for architecture in architectures]
+    results = [store.known[architecture] for architecture in architectures]
+    if limits is not None:
+        limits.hear(results)
+    return results

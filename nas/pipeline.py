@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from nas.report import write_report
 from nas.results import non_dominated
 from nas.run import REFERENCE, Run
 from nas.sources import ScoreSource, open_source
+from nas.stopping import SECONDS, STOPPED, Clock, Limits, Stall
 from nas.storage import STUDIES, Store, open_storage
 from nas.supernet_source import SupernetSource
 from nas.workers import Pool, open_pool
@@ -143,19 +145,43 @@ def _search(
         found.study.set_user_attr(REFERENCE, point)
 
     problem = build_problem(config, source)
-    searches = [(config.search.algorithm, found), ("random", random)]
-    for stream, (name, store) in enumerate(searches if config.search.baseline else searches[:1]):
-        reporter.start(store.study.study_name, config.search.evaluations, objectives)
-        seed = int(np.random.SeedSequence([config.seed, stream]).generate_state(1)[0])
-        algorithm = build_algorithm(name, problem, config.search.population, seed, config.search.evaluations)
-        known: dict[Genotype, Evaluation] = reference.known | found.known | random.known
-        budget = config.search.evaluations
-        run_search(problem, algorithm, pool, store, budget, known, reporter.evaluated)
+    known: dict[Genotype, Evaluation] = reference.known | found.known | random.known
+    spent = _find(config, problem, found, pool, known, reporter)
+    if config.search.baseline:
+        reporter.start("random", spent, objectives)
+        algorithm = build_algorithm("random", problem, config.search.population, _seed(config, 1))
+        known = reference.known | found.known | random.known
+        run_search(problem, algorithm, pool, random, spent, known, reporter.evaluated)
 
     if source.tested:
         front = _front(found, problem)
         reporter.start("test", len(front), objectives)
         evaluate(front, pool, test, 1, {}, reporter.evaluated, split="test")
+
+
+def _find(
+    config: RunConfig,
+    problem: ArchitectureProblem,
+    store: Store,
+    pool: Pool,
+    known: MutableMapping[Genotype, Evaluation],
+    reporter: Reporter,
+) -> int:
+    """Fill the study of the search, and return how many evaluations it spent."""
+    search, study = config.search, store.study
+    study.set_user_attr(STOPPED, None)
+    clock = Clock(study.user_attrs.get(SECONDS, 0.0), partial(study.set_user_attr, SECONDS))
+    limits = Limits(clock, Stall(problem, study.user_attrs[REFERENCE]), search.seconds, search.stall)
+    reporter.start("search", search.evaluations, problem.objectives)
+    algorithm = build_algorithm(search.algorithm, problem, search.population, _seed(config, 0), search.evaluations)
+    ending = run_search(problem, algorithm, pool, store, search.evaluations, known, reporter.evaluated, limits)
+    study.set_user_attr(STOPPED, ending.reason)
+    return ending.evaluations
+
+
+def _seed(config: RunConfig, stream: int) -> int:
+    """Return the seed of the search, stream 0, or of its baseline, stream 1."""
+    return int(np.random.SeedSequence([config.seed, stream]).generate_state(1)[0])
 
 
 def build_problem(config: RunConfig, source: ScoreSource) -> ArchitectureProblem:

@@ -204,6 +204,7 @@ def _facts_table(run: Run, search: pd.DataFrame, random: pd.DataFrame) -> str:
         **_source_facts(run, values),
         "algorithm": _algorithm_facts(run),
         **({"constraints": _constraint_facts(run, search, random)} if run.constraints else {}),
+        **({"end": stopped} if (stopped := run.why_stopped()) else {}),
         "workers": f"{run.config.workers.pool}, {run.config.workers.count}",
         "hypervolume reference": ", ".join(f"{n} {v:.5g}" for n, v in (run.reference or {}).items()),
         "scoring": scoring,

@@ -153,13 +153,28 @@ def hypervolume_growth(
         objectives: Objectives in order, each with its sense.
         reference: The worst value of each objective that counts.
     """
-    minimised, limit = _to_minimise(points, objectives, reference)
-    counts: NDArray[np.bool_] = np.all(np.isfinite(minimised) & (minimised < limit), axis=1)
-    curve, value = np.zeros(len(points)), 0.0
-    kept = np.empty((0, len(objectives)))
-    for row, point in enumerate(minimised):
-        if counts[row] and not (kept <= point).all(axis=1).any():  # else it adds nothing, which is quick to see
-            kept = np.vstack([kept[~(point <= kept).all(axis=1)], point])
-            value = max(value, _volume(kept, limit))
-        curve[row] = value
-    return curve
+    growing = GrowingHypervolume(objectives, reference)
+    return np.array([growing.add(point) for point in points], dtype=np.float64)
+
+
+class GrowingHypervolume:
+    """Hypervolume of points that come one by one.
+
+    Args:
+        objectives: Objectives in order, each with its sense.
+        reference: The worst value of each objective that counts.
+    """
+
+    def __init__(self, objectives: Mapping[str, Sense], reference: Mapping[str, float]) -> None:
+        self._objectives, self._reference = objectives, reference
+        self._kept = np.empty((0, len(objectives)))
+        self._value = 0.0
+
+    def add(self, point: NDArray[np.float64]) -> float:
+        """Return the hypervolume with one more point ``(n_obj,)`` in natural sense."""
+        (minimised,), limit = _to_minimise(point[None], self._objectives, self._reference)
+        counts = bool(np.all(np.isfinite(minimised) & (minimised < limit)))
+        if counts and not (self._kept <= minimised).all(axis=1).any():  # else it adds nothing, which is quick to see
+            self._kept = np.vstack([self._kept[~(minimised <= self._kept).all(axis=1)], minimised])
+            self._value = max(self._value, _volume(self._kept, limit))
+        return self._value

@@ -13,11 +13,12 @@ import pandas as pd
 from evaluators import EnergyModel, OperationCounts, Sense, UnderModel, build_evaluators
 from nas.constraints import Constraint, parse_constraints, violations
 from nas.evaluation import SplitName
-from nas.folder import open_energy_models, open_recipe, read_run
+from nas.folder import STORE, open_energy_models, open_recipe, read_run
 from nas.results import evaluations_frame, front_frame, hypervolume
 from nas.scoring import Scorer, build_job, load_run_data, metric_senses, objective_senses, threads
+from nas.stopping import STOPPED, Reason, why_stopped
 from nas.storage import (
-    STORE,
+    GENERATION,
     STUDIES,
     open_storage,
     read_architecture,
@@ -114,6 +115,18 @@ class Run:
         if not (self.folder / STORE).is_file():
             return None
         return read_attributes(self._storage, "search").get(REFERENCE)
+
+    @property
+    def stopped(self) -> Reason | None:
+        """Why the search ended: ``evaluations``, ``seconds``, ``stall`` or ``exhausted``; None if it has not."""
+        return read_attributes(self._storage, "search").get(STOPPED) if (self.folder / STORE).is_file() else None
+
+    def why_stopped(self) -> str | None:
+        """Return in a line after how many evaluations and why the search ended, or None if it has not."""
+        if self.stopped is None:
+            return None
+        spent = sum(trial.user_attrs[GENERATION] > 0 for trial in self._trials("search"))
+        return f"stopped after {spent} evaluations: {why_stopped(self.stopped, self.config.search)}"
 
     def search_seconds(self) -> float:
         """Return the seconds from the first submission of the search to its last result, pauses included."""

@@ -23,9 +23,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from evaluators import Sense
 from nas.evaluation import Evaluation
+from nas.folder import STORE
 from spaces import Genotype, InputError, Space
-
-STORE = "study.db"
 
 STUDIES = ("reference", "search", "random", "test")
 """Studies of a run: the largest architecture, the search, its baseline, and the front on the test split."""
@@ -105,6 +104,11 @@ class Store:
                 self._trials[architecture] = trial._trial_id
                 if trial.state.is_finished():
                     self.known[architecture] = read_evaluation(trial, space)
+
+    @property
+    def opened(self) -> int:
+        """Number of architectures that have a trial."""
+        return len(self._trials)
 
     @property
     def results(self) -> list[Evaluation]:

@@ -1,0 +1,65 @@
+"""Arguments and options that commands take, and what they mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nas.printing import Format
+from spaces import InputError
+
+FormatOption = Annotated[Format, typer.Option("-f", "--format", help="How to print the result.")]
+RecipeArgument = Annotated[str, typer.Argument(help="Recipe name, or path of a .toml file.")]
+RunArgument = Annotated[Path, typer.Argument(help="Run folder.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder; runs/<recipe> by default.")]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Folder of images and tables; else SPIKEFRONT_DATA, else a download."),
+]
+SeedOption = Annotated[int | None, typer.Option(help="Seed instead of the recipe's.")]
+AlgorithmOption = Annotated[str | None, typer.Option(help="Search algorithm instead of the recipe's.")]
+EvaluationsOption = Annotated[int | None, typer.Option(help="Evaluations instead of the recipe's.")]
+SecondsOption = Annotated[float | None, typer.Option(help="Seconds after which no generation begins any more.")]
+StallOption = Annotated[
+    int | None, typer.Option(help="Evaluations without an increase of the hypervolume after which none does.")
+]
+ConstraintOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="Bound such as max_parameters=1e6, beside the recipe's; repeatable."),
+]
+FitnessOption = Annotated[str | None, typer.Option(help="Metric that ga and qpso climb.")]
+WarmStartOption = Annotated[
+    str | None, typer.Option(help="Run folder, or .json or .csv file of architectures, to begin with.")
+]
+PoolOption = Annotated[str | None, typer.Option(help="local or ray, instead of the recipe's.")]
+WorkersOption = Annotated[int | None, typer.Option(help="Ray workers instead of the recipe's.")]
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Return the options that were given."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def parse_bounds(texts: Sequence[str]) -> dict[str, float]:
+    """Return the bounds that options ``NAME=VALUE`` set, by name.
+
+    Raises:
+        InputError: If one has no name or no finite number, or two have one name.
+    """
+    bounds: dict[str, float] = {}
+    for text in texts:
+        name, _, value = text.rpartition("=")
+        try:
+            bound = float(value)
+        except ValueError:
+            bound = math.nan
+        if not name or not math.isfinite(bound):
+            raise InputError(f"--constraint must be NAME=VALUE, as in max_parameters=1e6, got {text!r}")
+        if name in bounds:
+            raise InputError(f"--constraint must set each bound once, got {name} twice")
+        bounds[name] = bound
+    return bounds
