@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import count
@@ -32,11 +32,13 @@ from pymoo.termination.max_gen import MaximumGenerationTermination
 from pymoo.util.ref_dirs import get_reference_directions
 
 from nas.drawing import draw_unseen
+from nas.evaluation import Evaluation
 from nas.mating import NotSeen, UnseenMating, UnseenPositions, UnseenSampling
 from nas.moqpso import MOQPSO
 from nas.problem import ArchitectureProblem
 from nas.qpso import QPSO
 from nas.quantum import Motion
+from nas.start import best_first
 from nas.tournament import by_feasibility, by_niche
 from spaces import Genotype, InputError
 
@@ -51,12 +53,13 @@ class RandomSearch(Algorithm):  # type: ignore[misc]  # pymoo is untyped
 
     Args:
         pop_size: Architectures per ask.
+        seen: Architectures that are not drawn.
     """
 
-    def __init__(self, pop_size: int) -> None:
+    def __init__(self, pop_size: int, seen: Iterable[Genotype] = ()) -> None:
         super().__init__()
         self.pop_size = pop_size
-        self.seen: set[Genotype] = set()
+        self.seen = set(seen)
 
     def _initialize_infill(self) -> Population | None:
         return self._infill()
@@ -80,11 +83,15 @@ class Plan:
         problem: Space and objectives.
         population: Architectures of a generation.
         evaluations: Budget, which algorithms with a schedule spread it over.
+        first: Architectures with results that the first population has; the rest of it is drawn.
+        seen: All architectures with results, which are not proposed.
     """
 
     problem: ArchitectureProblem
     population: int
     evaluations: int
+    first: Sequence[Genotype] = ()
+    seen: Collection[Genotype] = ()
 
     @property
     def generations(self) -> int:
@@ -95,12 +102,13 @@ class Plan:
 def _genetic(plan: Plan, selection: Any) -> dict[str, Any]:
     """Return what all genetic algorithms have in common; fresh operators, as pymoo shares its default ones."""
     history = NotSeen(plan.problem)
+    history.seen.update(plan.seen)
     mating = UnseenMating(selection, UniformCrossover(prob=0.9), eliminate_duplicates=history)
     return {
         "pop_size": plan.population,
         "n_offsprings": plan.population,
-        "sampling": UnseenSampling(set()),
-        "eliminate_duplicates": history,
+        "sampling": UnseenSampling(history.seen, plan.first),
+        "eliminate_duplicates": False,  # sampling and mating see to it
         "mating": mating,
         "output": None,
     }
@@ -194,10 +202,10 @@ def _ga(plan: Plan) -> Algorithm:
 
 def _swarm(plan: Plan, boundary: str) -> dict[str, Any]:
     """Return what both swarms have in common."""
-    positions = UnseenPositions()
+    positions = UnseenPositions(plan.seen)
     return {
         "pop_size": plan.population,
-        "sampling": UnseenSampling(positions.seen),
+        "sampling": UnseenSampling(positions.seen, plan.first),
         "motion": Motion(generations=plan.generations, boundary=boundary),
         "chooser": positions,
         "n_candidates": STEPS,
@@ -238,7 +246,7 @@ ALGORITHMS: dict[str, Row] = {
     "nsga2": Row(_nsga2, fewest=1),
     "nsga3": Row(_nsga3),
     "qpso": Row(_qpso, fewest=1, scalar=True, reals=True),
-    "random": Row(lambda plan: RandomSearch(plan.population), fewest=1),
+    "random": Row(lambda plan: RandomSearch(plan.population, plan.seen), fewest=1),
     "rvea": Row(_rvea),
     "sms-emoa": Row(_sms_emoa),
     "spea2": Row(_spea2),
@@ -281,7 +289,12 @@ def check_fitness(fitness: str | None, algorithms: Iterable[str]) -> None:
 
 
 def build_algorithm(
-    name: str, problem: ArchitectureProblem, population: int, seed: int, evaluations: int = 300
+    name: str,
+    problem: ArchitectureProblem,
+    population: int,
+    seed: int,
+    evaluations: int = 300,
+    start: Sequence[Evaluation] = (),
 ) -> Algorithm:
     """Return an algorithm ready for ``ask``, with fresh operators and a seed of its own.
 
@@ -293,6 +306,7 @@ def build_algorithm(
         population: Architectures of a generation.
         seed: Seed of all that is drawn.
         evaluations: Budget, which ``rvea`` and the swarms spread their schedule over; they go on beyond it.
+        start: Results that it begins with: the best are in its first population, and none is proposed again.
 
     Raises:
         InputError: If there is no such algorithm, or if it cannot search for these objectives.
@@ -300,7 +314,8 @@ def build_algorithm(
     row = check_algorithm(name, problem.n_obj)
     if row.scalar:
         problem = problem.scalar()
-    algorithm = row.build(Plan(problem, population, evaluations))
+    first, seen = best_first(problem, start, population), {result.architecture for result in start}
+    algorithm = row.build(Plan(problem, population, evaluations, first, seen))
     if algorithm.termination is None:
         algorithm.termination = NoTermination()
     algorithm.setup(problem.in_reals() if row.reals else problem, seed=seed)

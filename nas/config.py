@@ -95,6 +95,7 @@ class SearchConfig(_Table):
         baseline: Whether random search is run with as many evaluations.
         hypervolume_reference: Worst value of each objective that counts; the source of the scores knows one.
         constraints: Bounds by ``max_`` or ``min_`` and the name of a recorded metric.
+        warm_start: Run folder, or ``.json`` or ``.csv`` file of architectures, to begin with, relative to the recipe.
         fitness: Recorded metric that ``ga`` and ``qpso`` climb; without it the mean of the objectives.
     """
 
@@ -108,6 +109,7 @@ class SearchConfig(_Table):
     hypervolume_reference: dict[str, FiniteFloat] = {}
     constraints: dict[str, FiniteFloat] = {}
     fitness: str | None = None
+    warm_start: Annotated[str, Field(min_length=1)] | None = None
 
 
 class WorkersConfig(_Table):
@@ -195,7 +197,7 @@ class RunConfig(_Table):
     def changed(self, **tables: dict[str, Any]) -> RunConfig:
         """Return the recipe with some keys replaced, validated anew; ``run`` holds the top-level keys.
 
-        Files of energy models among the metrics are relative to the working directory.
+        Files of energy models among the metrics, and a warm start, are relative to the working directory.
 
         Raises:
             InputError: If a value breaks a rule.
@@ -209,6 +211,7 @@ class RunConfig(_Table):
                 values[table] = {**old, **keys} if isinstance(old, dict) else keys
         if isinstance(values["metrics"], list | tuple):
             values["metrics"] = [_beside(Path.cwd(), metric) for metric in values["metrics"]]
+        _locate_warm_start(values, Path.cwd())
         return parse_recipe(values, f"recipe {self.name!r} with changes")
 
 
@@ -249,7 +252,15 @@ def load_recipe(name_or_path: str | Path) -> RunConfig:
         values["table"] = {**table, "file": str((path.parent / table["file"]).resolve())}
     if isinstance(values.get("metrics"), list):
         values["metrics"] = [_beside(path.parent, metric) for metric in values["metrics"]]
+    _locate_warm_start(values, path.parent)
     return parse_recipe(values, str(path))
+
+
+def _locate_warm_start(values: dict[str, Any], folder: Path) -> None:
+    """Make the path of a warm start, given relative to a folder, a whole one."""
+    search = values.get("search")
+    if isinstance(search, dict) and isinstance(search.get("warm_start"), str) and search["warm_start"]:
+        values["search"] = {**search, "warm_start": str((folder / search["warm_start"]).resolve())}
 
 
 def _beside(folder: Path, metric: Any) -> Any:

@@ -43,8 +43,8 @@ def create_folder(
         config: Recipe.
         space: Its space, with the input shape of its images.
         data_dir: Folder of images and tables, or None.
-        record: What the run owns from now on, of ``images`` and ``table`` (their fingerprints) and
-            ``energy_models`` (tables of the user's models by name).
+        record: What the run owns from now on, of ``images`` and ``table`` (their fingerprints),
+            ``energy_models`` (tables of the user's models by name) and ``warm_start`` (what it begins with).
 
     Raises:
         InputError: If the folder cannot be written, or belongs to another recipe.
@@ -56,6 +56,7 @@ def create_folder(
         "energy_models": {},
         "images": None,
         "table": None,
+        "warm_start": None,
         **(record or {}),
         "data_dir": None if data_dir is None else str(data_dir.resolve()),
         "facts": run_facts(),
@@ -129,15 +130,16 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder} is not a run folder: it has no {RUN}; start one with `nas search`") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
-    keys = {"format", "recipe", "space", "energy_models", "images", "table", "data_dir", "facts"}
+    keys = {"format", "recipe", "space", "energy_models", "images", "table", "warm_start", "data_dir", "facts"}
     tables = ("recipe", "space", "facts")
     if isinstance(values, dict):
         values.setdefault("energy_models", None)  # a folder from before runs owned them
         values.setdefault("table", None)  # or from before there were any
+        values.setdefault("warm_start", None)
     if (
         not isinstance(values, dict)
         or set(values) != keys
-        or not isinstance(values["energy_models"], dict | None)
+        or not all(isinstance(values[name], dict | None) for name in ("energy_models", "warm_start"))
         or values["format"] != _FORMAT
         or not all(isinstance(values[name], dict) for name in tables)
         or not all(values[name] is None or isinstance(values[name], str) for name in ("images", "table", "data_dir"))
@@ -193,9 +195,10 @@ def _identity(values: Mapping[str, Any], begun: bool) -> dict[str, Any]:
     """Return what makes two runs the same one: how they search only if they have begun to."""
     recipe = {name: value for name, value in values["recipe"].items() if name != "workers"}
     threads = values["recipe"]["workers"]["threads"]  # these can change the last bits of a sum
-    search = {name: value for name, value in recipe["search"].items() if name not in LIMITS} if begun else None
-    metrics = [_without_folder(metric) for metric in recipe["metrics"]]
-    recipe |= {"search": search, "workers": {"threads": threads}, "metrics": metrics}
+    search = {name: value for name, value in recipe["search"].items() if name not in LIMITS}
+    search["warm_start"] = (values["warm_start"] or {}).get("sha256")  # wherever it lies
+    metrics = [without_folder(metric) for metric in recipe["metrics"]]
+    recipe |= {"search": search if begun else None, "workers": {"threads": threads}, "metrics": metrics}
     if recipe.get("table") is not None:  # wherever its file lies, and its rows make the space
         return {**recipe, "table": {**recipe["table"], "file": None, "sha256": values["table"]}}
     data = {**recipe["data"], "images": values["images"]}
@@ -204,7 +207,7 @@ def _identity(values: Mapping[str, Any], begun: bool) -> dict[str, Any]:
     return {**recipe, "space": values["space"], "energy_models": values["energy_models"]}
 
 
-def _without_folder(metric: str) -> str:
+def without_folder(metric: str) -> str:
     """Return a metric without the folder of its energy model, which is compared by its tables."""
     name, _, model = metric.partition(":")
     return f"{name}:{Path(model).name}" if name in MODEL_METRICS and model.endswith(".toml") else metric

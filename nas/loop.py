@@ -11,9 +11,13 @@ from pymoo.core.algorithm import Algorithm
 
 from nas.evaluation import Evaluation, SplitName
 from nas.problem import ArchitectureProblem
+from nas.start import Start
 from nas.stopping import Ending, Limits
 from nas.workers import Pool
 from spaces import Genotype
+
+COLD = Start()
+"""What a search begins with that knows nothing."""
 
 OnEvaluation = Callable[[Evaluation], None]
 
@@ -49,6 +53,7 @@ def run_search(
     known: MutableMapping[Genotype, Evaluation],
     on_evaluation: OnEvaluation,
     limits: Limits | None = None,
+    start: Start = COLD,
 ) -> Ending:
     """Search until the budget is spent, a limit reached or the space exhausted, and return how it ended.
 
@@ -64,20 +69,25 @@ def run_search(
         known: Results of other studies of the run, which are not scored again; only read.
         on_evaluation: Called with every result, replayed ones included.
         limits: What ends it before the budget is spent; nothing without it.
+        start: What it begins with; its algorithm was built with the results.
     """
-    spent = generation = 0
+    begun = {result.architecture for result in start.results}
+    spent, generation = start.spent, int(start.spent > 0)
     while spent < budget:
-        if limits is not None and store.opened == spent and (reached := limits.reached()):
+        if limits is not None and store.opened == len(begun) - start.spent + spent and (reached := limits.reached()):
             return Ending(spent, reached)
         population = algorithm.ask()
         if population is None or len(population) == 0:
             return Ending(spent, "exhausted")
-        generation += 1
-        architectures = [problem.space.decode(x) for x in population.get("X")][: budget - spent]
-        answers = ChainMap(refusals(problem, architectures), known)
-        evaluations = evaluate(architectures, pool, store, generation, answers, on_evaluation, limits=limits)
-        spent += len(architectures)
-        if len(architectures) == len(population):
+        architectures = [problem.space.decode(x) for x in population.get("X")]
+        unknown = [architecture for architecture in architectures if architecture not in begun]
+        fresh = unknown[: budget - spent]
+        generation += bool(fresh)
+        answers = ChainMap(refusals(problem, fresh), known)
+        evaluate(fresh, pool, store, generation, answers, on_evaluation, limits=limits)
+        spent += len(fresh)
+        if len(fresh) == len(unknown):
+            evaluations = [store.known[architecture] for architecture in architectures]
             results = [None if e.failure is not None else e.metrics for e in evaluations]
             algorithm.tell(infills=algorithm.problem.fill(population, results))
     return Ending(spent, "evaluations")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,12 +46,13 @@ class UnseenSampling(Sampling):  # type: ignore[misc]  # pymoo is untyped
     """First population: different admitted architectures, uniform over those; in reals anywhere in their buckets.
 
     Args:
-        seen: Where it notes them.
+        seen: Those that are not drawn; where it notes what it draws.
+        first: Architectures that it has before any is drawn.
     """
 
-    def __init__(self, seen: set[Genotype]) -> None:
+    def __init__(self, seen: set[Genotype], first: Sequence[Genotype] = ()) -> None:
         super().__init__()
-        self.seen = seen
+        self.seen, self.first = seen, list(first)
 
     def _do(
         self,
@@ -60,9 +62,11 @@ class UnseenSampling(Sampling):  # type: ignore[misc]  # pymoo is untyped
         random_state: np.random.Generator,
         **__: Any,
     ) -> NDArray[np.int64]:
-        drawn = draw_unseen(problem, n_samples, self.seen, random_state)
+        first = self.first[:n_samples]
+        drawn = draw_unseen(problem, n_samples - len(first), self.seen, random_state)
         self.seen.update(drawn)
-        X = np.array([problem.space.encode(architecture) for architecture in drawn])
+        X = np.array([problem.space.encode(architecture) for architecture in first + drawn], dtype=np.int64)
+        X = X.reshape(-1, problem.n_var)
         return np.minimum(X + random_state.random(X.shape), problem.xu) if problem.vtype is float else X
 
 
@@ -132,10 +136,13 @@ class UnseenPositions:
     """Moves each particle of a swarm to its first position whose architecture is admitted and was never proposed.
 
     A particle that finds none goes to a random unseen architecture, and stays where it is when none is left.
+
+    Args:
+        seen: Architectures that were proposed before.
     """
 
-    def __init__(self) -> None:
-        self.seen: set[Genotype] = set()
+    def __init__(self, seen: Iterable[Genotype] = ()) -> None:
+        self.seen = set(seen)
 
     def __call__(
         self, problem: ArchitectureProblem, positions: NDArray[np.float64], random_state: np.random.Generator

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,19 @@ from nas.algorithms import build_algorithm, check_algorithm, check_fitness
 from nas.config import RunConfig, load_recipe
 from nas.constraints import parse_constraints
 from nas.evaluation import Evaluation
-from nas.folder import create_folder, hold
+from nas.folder import create_folder, hold, read_run
 from nas.loop import evaluate, run_search
 from nas.problem import ArchitectureProblem
 from nas.progress import Reporter, Silent
 from nas.report import write_report
 from nas.results import non_dominated
-from nas.run import REFERENCE, Run
+from nas.run import REFERENCE, WARM, Run
 from nas.sources import ScoreSource, open_source
+from nas.start import Start
 from nas.stopping import SECONDS, STOPPED, Clock, Limits, Stall
 from nas.storage import STUDIES, Store, open_storage
-from nas.supernet_source import SupernetSource
+from nas.supernet_source import SUPERNET, SupernetSource
+from nas.warm import WarmStart, admitted, open_warm_start, proposed, question, takes
 from nas.workers import Pool, open_pool
 from spaces import Genotype, InputError
 from supernet.download import data_folder
@@ -36,11 +38,12 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True)
 class Prepared:
-    """A checked recipe with its folder and where its scores come from, ready to run."""
+    """A checked recipe with its folder, where its scores come from, and what it begins with, ready to run."""
 
     config: RunConfig
     folder: Path
     source: ScoreSource
+    warm: WarmStart | None
 
 
 def prepare(
@@ -66,9 +69,13 @@ def prepare(
     if not compared:
         check_fitness(config.search.fitness, [config.search.algorithm])
     source = open_source(config, folder, data_dir)
-    check_admission(build_problem(config, source), np.random.default_rng(config.seed))
-    create_folder(folder, config, source.space, data_folder(data_dir), source.record)
-    return Prepared(config, folder, source)
+    problem = build_problem(config, source)
+    check_admission(problem, np.random.default_rng(config.seed))
+    warm = open_warm_start(config, folder, source.space)
+    usable = None if warm is None else admitted(warm, problem)
+    kept = {"warm_start": None if warm is None else warm.to_dict()}
+    create_folder(folder, config, source.space, data_folder(data_dir), {**source.record, **kept})
+    return Prepared(config, folder, source, usable)
 
 
 def train(
@@ -123,17 +130,16 @@ def _run(prepared: Prepared, reporter: Reporter) -> Run:
     stores = {name: Store(storage, name, source.space, source.objectives) for name in STUDIES}
     job = source.job(folder, stores["search"], reporter)
     with open_pool(config.workers.pool, job, config.workers.count) as pool:
-        _search(config, source, stores, pool, reporter)
+        _search(prepared, stores, pool, reporter)
     run = Run(folder)
     run.front().to_csv(folder / "front.csv", index=False)
     write_report(run)
     return run
 
 
-def _search(
-    config: RunConfig, source: ScoreSource, stores: Mapping[str, Store], pool: Pool, reporter: Reporter
-) -> None:
+def _search(prepared: Prepared, stores: Mapping[str, Store], pool: Pool, reporter: Reporter) -> None:
     """Fill the studies of a run: reference, search, baseline, and the front on the test split."""
+    config, source = prepared.config, prepared.source
     objectives = source.objectives
     reference, found, random, test = (stores[name] for name in STUDIES)
     if REFERENCE not in found.study.user_attrs:
@@ -146,7 +152,7 @@ def _search(
 
     problem = build_problem(config, source)
     known: dict[Genotype, Evaluation] = reference.known | found.known | random.known
-    spent = _find(config, problem, found, pool, known, reporter)
+    spent = _find(prepared, problem, found, pool, known, reporter)
     if config.search.baseline:
         reporter.start("random", spent, objectives)
         algorithm = build_algorithm("random", problem, config.search.population, _seed(config, 1))
@@ -160,7 +166,7 @@ def _search(
 
 
 def _find(
-    config: RunConfig,
+    prepared: Prepared,
     problem: ArchitectureProblem,
     store: Store,
     pool: Pool,
@@ -168,15 +174,44 @@ def _find(
     reporter: Reporter,
 ) -> int:
     """Fill the study of the search, and return how many evaluations it spent."""
-    search, study = config.search, store.study
+    search, study = prepared.config.search, store.study
     study.set_user_attr(STOPPED, None)
     clock = Clock(study.user_attrs.get(SECONDS, 0.0), partial(study.set_user_attr, SECONDS))
     limits = Limits(clock, Stall(problem, study.user_attrs[REFERENCE]), search.seconds, search.stall)
     reporter.start("search", search.evaluations, problem.objectives)
-    algorithm = build_algorithm(search.algorithm, problem, search.population, _seed(config, 0), search.evaluations)
-    ending = run_search(problem, algorithm, pool, store, search.evaluations, known, reporter.evaluated, limits)
+    start = _begin(prepared, store, pool, known, reporter, limits)
+    population, seed = search.population, _seed(prepared.config, 0)
+    algorithm = build_algorithm(search.algorithm, problem, population, seed, search.evaluations, start.results)
+    ending = run_search(problem, algorithm, pool, store, search.evaluations, known, reporter.evaluated, limits, start)
     study.set_user_attr(STOPPED, ending.reason)
     return ending.evaluations
+
+
+def _begin(
+    prepared: Prepared,
+    store: Store,
+    pool: Pool,
+    known: Mapping[Genotype, Evaluation],
+    reporter: Reporter,
+    limits: Limits,
+) -> Start:
+    """Return what the search begins with: results that are taken, as generation 0, or that are scored now, as 1."""
+    warm, config, source = prepared.warm, prepared.config, prepared.source
+    if warm is None:
+        return Start()
+    asked = question(config, read_run(prepared.folder), store.study.user_attrs.get(SUPERNET))
+    answered, line = takes(warm, asked)
+    metrics = list(source.metrics)
+    taken = [replace(each, metrics={n: each.metrics[n] for n in metrics}) for each in warm.results if answered]
+    first = [] if answered else proposed(warm, config.search.population, config.search.evaluations)
+    line = f"{len(taken) or len(first)} {line}"
+    store.study.set_user_attr(WARM, line)
+    reporter.say(f"warm start: {line}")
+    for result in taken:
+        store.take(result, 0)
+    limits.stall.begin(taken)
+    scored = evaluate(first, pool, store, 1, known, reporter.evaluated, limits=limits)
+    return Start((*taken, *scored), len(scored))
 
 
 def _seed(config: RunConfig, stream: int) -> int:

@@ -87,14 +87,20 @@ def _summary(run: Run, search: pd.DataFrame, random: pd.DataFrame, front: pd.Dat
     counts = f"{(search['state'] == 'failed').sum()} failed"
     if run.constraints:
         counts += f", {infeasible(search)} violate constraints"
+    spent, taken = evaluated(search), len(search) - evaluated(search)
+    results = f"{spent} evaluations" + (f" and {taken} results that were taken" if taken else "")
     parts = [
-        f"{len(front)} architectures on the front of {len(search)} evaluations ({counts}) in a space of "
-        f"{run.space.size:,}.",
+        f"{len(front)} architectures on the front of {results} ({counts}) in a space of {run.space.size:,}.",
         f"Hypervolume {run.hypervolume():.4f}",
     ]
     if len(random):
         parts[-1] += f", random search with {len(random)} evaluations {run.hypervolume('random'):.4f}"
     return " ".join(parts) + "."
+
+
+def evaluated(frame: pd.DataFrame) -> int:
+    """Return how many rows a run has evaluated itself; those of generation 0 were taken from another run."""
+    return int((frame["generation"] > 0).sum())
 
 
 def infeasible(frame: pd.DataFrame) -> int:
@@ -173,12 +179,14 @@ def _gene(name: str, value: Any) -> str:
 
 
 def hypervolume_figure(run: Run, search: pd.DataFrame, random: pd.DataFrame) -> go.Figure:
-    """Return the hypervolume after each evaluation, of search and baseline."""
+    """Return the hypervolume after each evaluation, of search and baseline; at 0 that of what was taken."""
     figure = go.Figure()
     for name, frame, colour in (("search", search, BLUE), ("random search", random, ORANGE)):
         if len(frame) and run.reference:
             curve = hypervolume_curve(frame, run.objectives, run.reference).tolist()
-            steps = list(range(1, len(curve) + 1))
+            spent = evaluated(frame)
+            curve = curve[-spent - (spent < len(curve)) :] if spent else curve[-1:]
+            steps = list(range(spent + 1 - len(curve), spent + 1))
             figure.add_trace(go.Scatter(x=steps, y=curve, name=name, line={"color": colour, "shape": "hv"}))
     figure.update_layout(xaxis_title="evaluations", yaxis_title="hypervolume", **LAYOUT)
     return figure
@@ -195,7 +203,7 @@ def _front_table(run: Run, front: pd.DataFrame) -> str:
 def _facts_table(run: Run, search: pd.DataFrame, random: pd.DataFrame) -> str:
     values = read_run(run.folder)
     facts = values["facts"]
-    scoring = f"{search['duration'].sum():.1f} s of work for {len(search)} evaluations"
+    scoring = f"{search['duration'].sum():.1f} s of work for {evaluated(search)} evaluations"
     if len(random):
         scoring += f", {random['duration'].sum():.1f} s for the baseline's {len(random)}"
     rows = {
@@ -203,6 +211,7 @@ def _facts_table(run: Run, search: pd.DataFrame, random: pd.DataFrame) -> str:
         "space": f"{run.space.name}, {run.space.size:,} architectures",
         **_source_facts(run, values),
         "algorithm": _algorithm_facts(run),
+        **({"warm start": run.warm_start} if run.warm_start else {}),
         **({"constraints": _constraint_facts(run, search, random)} if run.constraints else {}),
         **({"end": stopped} if (stopped := run.why_stopped()) else {}),
         "workers": f"{run.config.workers.pool}, {run.config.workers.count}",

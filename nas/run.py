@@ -33,6 +33,9 @@ from supernet.spikformer import Spikformer, build_supernet
 REFERENCE = "hypervolume_reference"
 """User attribute of the study ``search``: the fixed reference point of its hypervolume, by objective."""
 
+WARM = "warm_start"
+"""User attribute of the study ``search``: what it began with, in words."""
+
 
 class Run:
     """A run folder: its recipe, its supernet, and all it has evaluated.
@@ -91,7 +94,7 @@ class Run:
         """Return one row per evaluation of a study: ``search``, ``random``, ``reference`` or ``test``.
 
         Columns: ``number, key``, one per gene, one per metric, ``generation, state, duration`` in seconds,
-        ``failure``, ``feasible`` and ``is_pareto``.
+        ``failure``, ``feasible`` and ``is_pareto``. Results that a warm start took are of generation 0.
         """
         if study not in STUDIES:
             raise InputError(f"a run has the studies {list(STUDIES)}, got {study!r}")
@@ -115,6 +118,11 @@ class Run:
         if not (self.folder / STORE).is_file():
             return None
         return read_attributes(self._storage, "search").get(REFERENCE)
+
+    @property
+    def warm_start(self) -> str | None:
+        """What the search began with, in words; None if with nothing, or if it has not begun."""
+        return read_attributes(self._storage, "search").get(WARM) if (self.folder / STORE).is_file() else None
 
     @property
     def stopped(self) -> Reason | None:

@@ -95,6 +95,11 @@ class Stall:
         self._best = 0.0
         self.evaluations = 0
 
+    def begin(self, results: Sequence[Evaluation]) -> None:
+        """Take what was known before the first evaluation."""
+        self.hear(results)
+        self.evaluations = 0
+
     def hear(self, evaluations: Sequence[Evaluation]) -> None:
         """Take the next results, in the order of submission."""
         for result in evaluations:

@@ -119,17 +119,34 @@ class Store:
         """Open a trial, unless the architecture has one: left open by a crash, or closed."""
         if architecture in self._trials:
             return
-        genes = architecture.genes
-        trial = create_trial(
-            state=TrialState.RUNNING,
-            params=dict(genes),
-            distributions={name: self._distribution(name) for name in genes},
-            user_attrs={KEY: architecture.key, GENERATION: generation},
-        )
-        self._trials[architecture] = self._storage.create_new_trial(self._study_id, template_trial=trial)
+        self._add(architecture, {GENERATION: generation}, state=TrialState.RUNNING)
 
     def _distribution(self, column: str) -> BaseDistribution:
         return CategoricalDistribution(self._space.choices(column))
+
+    def take(self, evaluation: Evaluation, generation: int) -> None:
+        """Record a complete result that was found elsewhere, unless its architecture has a trial."""
+        architecture = evaluation.architecture
+        if architecture in self._trials:
+            return
+        self._add(
+            architecture,
+            state=TrialState.COMPLETE,
+            values=[evaluation.metrics[name] for name in self._objectives],
+            user_attrs={GENERATION: generation, **evaluation.metrics, DURATION: evaluation.seconds},
+        )
+        self.known[architecture] = evaluation
+
+    def _add(self, architecture: Genotype, user_attrs: dict[str, Any], **options: Any) -> None:
+        """Write a trial of an architecture at once."""
+        genes = architecture.genes
+        trial = create_trial(
+            params=dict(genes),
+            distributions={name: self._distribution(name) for name in genes},
+            user_attrs={KEY: architecture.key, **user_attrs},
+            **options,
+        )
+        self._trials[architecture] = self._storage.create_new_trial(self._study_id, template_trial=trial)
 
     def close(self, evaluation: Evaluation) -> None:
         """Record the result of an open trial; a closed one stays as it is."""

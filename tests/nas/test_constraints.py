@@ -284,8 +284,9 @@ def test_a_space_that_constraints_make_small_is_searched_to_its_end(name, space,
     admitted = set(filter(problem.admits, few))
     store = Store(open_storage(tmp_path), "search", few, OBJECTIVES)
     pool = FakePool()
-    spent = run_search(problem, build_algorithm(name, problem, 6, 1), pool, store, 100, {}, lambda _: None)
-    assert 0 < spent == len(admitted) < few.size
+    ending = run_search(problem, build_algorithm(name, problem, 6, 1), pool, store, 100, {}, lambda _: None)
+    assert 0 < ending.evaluations == len(admitted) < few.size
+    assert ending.reason == "exhausted"
     assert {architecture for architecture, _ in pool.submitted} == admitted
 
 

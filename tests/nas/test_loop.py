@@ -30,8 +30,8 @@ def searched(folder, space, pool, name="nsga2", study="search", budget=20, known
     algorithm = build_algorithm(name, problem, 6, seed)
     listen = (lambda _: None) if heard is None else heard.append
     with pool:
-        spent = run_search(problem, algorithm, pool, store, budget, known or {}, listen)
-    return spent, store
+        ending = run_search(problem, algorithm, pool, store, budget, known or {}, listen)
+    return ending.evaluations, store
 
 
 def table(folder, space, study="search"):

@@ -15,7 +15,6 @@ from nas.loop import run_search
 from nas.problem import ArchitectureProblem
 from nas.report import REPORT
 from nas.stopping import TOLERANCE, Clock, Limits, Stall
-from nas.storage import Store, open_storage
 from spaces import InputError
 
 REFERENCE = {"accuracy": 0.0, "energy_mj": 1.0}
@@ -31,16 +30,36 @@ class Time:
         return Clock(before, self.kept.append, lambda: self.now)
 
 
-def searched(folder, space, pool, time, budget=60, seconds=None, stall=None, **options):
-    """Search with whatever the folder's store and the kept time hold; return ending and store."""
-    problem = ArchitectureProblem(space, OBJECTIVES, **options)
-    store = Store(open_storage(folder), "search", space, OBJECTIVES)
+def searched(store, space, pool, time, budget=60, seconds=None, stall=None):
+    """Search with whatever the store and the kept time hold; return how it ended."""
+    problem = ArchitectureProblem(space, OBJECTIVES)
     clock = time.clock(time.kept[-1] if time.kept else 0.0)
     limits = Limits(clock, Stall(problem, REFERENCE), seconds, stall)
     algorithm = build_algorithm("nsga2", problem, 6, 1)
     with pool:
         ending = run_search(problem, algorithm, pool, store, budget, {}, lambda _: None, limits)
-    return ending, store
+    return ending
+
+
+class Memory:
+    """A study that outlives the processes of a test."""
+
+    def __init__(self):
+        self.trials, self.known = {}, {}
+
+    @property
+    def opened(self):
+        return len(self.trials)
+
+    @property
+    def results(self):
+        return [self.known[architecture] for architecture in self.trials if architecture in self.known]
+
+    def open(self, architecture, generation):
+        self.trials.setdefault(architecture, generation)
+
+    def close(self, evaluation):
+        self.known.setdefault(evaluation.architecture, evaluation)
 
 
 class Slow(FakePool):
@@ -62,55 +81,58 @@ def asked(store):
 # Time
 
 
-def test_no_generation_begins_after_the_time_is_over(tmp_path, space):
+def test_no_generation_begins_after_the_time_is_over(space):
+    store = Memory()
     time = Time()
-    ending, _ = searched(tmp_path, space, Slow(time), time, seconds=13)
+    ending = searched(store, space, Slow(time), time, seconds=13)
     assert (ending.evaluations, ending.reason) == (18, "seconds"), "three generations: 6, 12, 18 s"
     assert time.kept[-1] == 18
 
 
-def test_a_run_that_its_time_stopped_stays_so_and_a_longer_one_goes_on_like_one_that_was_not(tmp_path, space):
-    whole, short = tmp_path / "whole", tmp_path / "short"
-    whole.mkdir(), short.mkdir()
-    _, never = searched(whole, space, FakePool(), Time(), budget=36)
+def test_a_run_that_its_time_stopped_stays_so_and_a_longer_one_goes_on_like_one_that_was_not(space):
+    whole, short = Memory(), Memory()
+    searched(whole, space, FakePool(), Time(), budget=36)
     time = Time()
     searched(short, space, Slow(time), time, budget=36, seconds=13)
     time.now += 1000  # until somebody comes back
     pool = Slow(time)
-    ending, store = searched(short, space, pool, time, budget=36, seconds=13)
+    ending = searched(short, space, pool, time, budget=36, seconds=13)
     assert (ending.evaluations, ending.reason, pool.submitted) == (18, "seconds", [])
-    assert len(store.results) == 18
+    assert len(short.results) == 18
     time.now += 1000
-    ending, store = searched(short, space, Slow(time), time, budget=36, seconds=25)
+    ending = searched(short, space, Slow(time), time, budget=36, seconds=25)
     assert (ending.evaluations, ending.reason) == (30, "seconds"), "18 s before, and 12 s now"
-    ending, store = searched(short, space, Slow(time), time, budget=36)
+    ending = searched(short, space, Slow(time), time, budget=36)
     assert (ending.evaluations, ending.reason) == (36, "evaluations")
-    assert asked(store) == asked(never)
+    assert asked(short) == asked(whole)
 
 
-def test_the_time_of_a_killed_process_counts_but_for_its_last_evaluation(tmp_path, space):
+def test_the_time_of_a_killed_process_counts_but_for_its_last_evaluation(space):
+    store = Memory()
     time = Time()
     with pytest.raises(KeyboardInterrupt):
-        searched(tmp_path, space, Slow(time, dies_after=9), time, seconds=13)
+        searched(store, space, Slow(time, dies_after=9), time, seconds=13)
     assert time.kept[-1] == 9
     time.now += 1000
-    ending, _ = searched(tmp_path, space, Slow(time), time, seconds=13)
+    ending = searched(store, space, Slow(time), time, seconds=13)
     assert (ending.evaluations, ending.reason) == (18, "seconds"), "9 s, then the other 3 of the generation, then 6"
     assert time.kept[-1] == 18
 
 
-def test_what_was_proposed_before_a_kill_is_finished_even_if_the_time_is_over(tmp_path, space):
+def test_what_was_proposed_before_a_kill_is_finished_even_if_the_time_is_over(space):
+    store = Memory()
     time = Time()
     with pytest.raises(KeyboardInterrupt):
-        searched(tmp_path, space, Slow(time, dies_after=9), time)
-    ending, store = searched(tmp_path, space, Slow(time), time, seconds=2)
+        searched(store, space, Slow(time, dies_after=9), time)
+    ending = searched(store, space, Slow(time), time, seconds=2)
     assert (ending.evaluations, ending.reason) == (12, "seconds")
     assert len(store.results) == store.opened == 12
 
 
-def test_replaying_takes_no_time(tmp_path, space):
+def test_replaying_takes_no_time(space):
+    store = Memory()
     time = Time()
-    searched(tmp_path, space, Slow(time), time, budget=12)
+    searched(store, space, Slow(time), time, budget=12)
 
     clock = time.clock(12.0)
     time.now += 500
@@ -119,19 +141,20 @@ def test_replaying_takes_no_time(tmp_path, space):
     time.now += 5
     clock.start()
     assert clock.seconds == 17
-    ending, _ = searched(tmp_path, space, Slow(time), time, budget=12, seconds=13)
+    ending = searched(store, space, Slow(time), time, budget=12, seconds=13)
     assert ending.reason == "evaluations"
     assert time.kept[-1] == 12
 
 
-def test_time_is_recorded_at_the_end_of_a_generation_however_short(tmp_path, space):
+def test_time_is_recorded_at_the_end_of_a_generation_however_short(space):
+    store = Memory()
     time = Time()
 
     def quick(architecture):
         time.now += 0.1
         return evaluation(architecture)
 
-    searched(tmp_path, space, FakePool(quick), time, budget=18)
+    searched(store, space, FakePool(quick), time, budget=18)
     assert time.kept == pytest.approx([0.6, 1.2, 1.8])
 
 
@@ -165,38 +188,38 @@ def test_small_steps_are_none_until_they_add_up():
     assert volumes(*(0.5 * (1 + i * step) for i in range(6))) == [0, 1, 2, 0, 1, 2]
 
 
-def test_a_search_stops_when_it_finds_nothing_better(tmp_path, space):
+def test_a_search_stops_when_it_finds_nothing_better(space):
+    store = Memory()
     found = Evaluation(None, {"accuracy": 0.5, "energy_mj": 0.5}, 0.0)
 
     def flat(architecture):
         return Evaluation(architecture, found.metrics, 0.0)
 
-    ending, _ = searched(tmp_path, space, FakePool(flat), Time(), stall=12)
+    ending = searched(store, space, FakePool(flat), Time(), stall=12)
     assert (ending.evaluations, ending.reason) == (18, "stall"), "12 of 13 add nothing; generations are of 6"
 
 
 @pytest.mark.parametrize("answer", [evaluation, half_failing])
-def test_a_stalled_search_stops_at_the_same_evaluation_when_killed_and_goes_on_when_told(answer, tmp_path, space):
-    whole, killed, never = tmp_path / "whole", tmp_path / "killed", tmp_path / "never"
-    for path in (whole, killed, never):
-        path.mkdir()
-    ending, store = searched(whole, space, FakePool(answer), Time(), budget=200, stall=15)
+def test_a_stalled_search_stops_at_the_same_evaluation_when_killed_and_goes_on_when_told(answer, space):
+    whole, killed, never = Memory(), Memory(), Memory()
+    ending = searched(whole, space, FakePool(answer), Time(), budget=200, stall=15)
     assert ending.reason == "stall"
     assert 15 < ending.evaluations < 200
     for lives in (1, 8, 5):
         with pytest.raises(KeyboardInterrupt):
             searched(killed, space, FakePool(answer, dies_after=lives), Time(), budget=200, stall=15)
-    again, other = searched(killed, space, FakePool(answer), Time(), budget=200, stall=15)
-    assert (again, asked(other)) == (ending, asked(store))
-    longer, grown = searched(killed, space, FakePool(answer), Time(), budget=200, stall=30)
-    _, straight = searched(never, space, FakePool(answer), Time(), budget=200, stall=30)
+    again = searched(killed, space, FakePool(answer), Time(), budget=200, stall=15)
+    assert (again, asked(killed)) == (ending, asked(whole))
+    longer = searched(killed, space, FakePool(answer), Time(), budget=200, stall=30)
+    searched(never, space, FakePool(answer), Time(), budget=200, stall=30)
     assert longer.evaluations > ending.evaluations
-    assert asked(grown) == asked(straight)
+    assert asked(killed) == asked(never)
 
 
-def test_a_space_that_is_exhausted_says_so(tmp_path, space):
+def test_a_space_that_is_exhausted_says_so(space):
+    store = Memory()
     small = narrowed(space, tau=[2.0], v_threshold=[1.0], timesteps=[1], depth=[1])
-    ending, _ = searched(tmp_path, small, FakePool(), Time())
+    ending = searched(store, small, FakePool(), Time())
     assert (ending.evaluations, ending.reason) == (4, "exhausted")
 
 
@@ -252,6 +275,9 @@ def test_a_run_that_goes_on_has_not_stopped(tmp_path, listener):
     assert nas.Run(folder).stopped is None
     assert nas.Run(folder).why_stopped() is None
     assert nas.search(recipe, folder).stopped == "evaluations"
+    with pytest.raises(KeyboardInterrupt):
+        nas.search(recipe, folder, reporter=Interrupting(), search={"evaluations": 30})
+    assert nas.Run(folder).stopped is None, "it goes on"
 
 
 def test_limits_grow_in_a_folder_and_never_shrink(tmp_path):
