@@ -174,10 +174,8 @@ def takes(warm: WarmStart, asked: Mapping[str, Any]) -> tuple[bool, str]:
         return False, f"architectures of {warm.path}, scored first"
     differences = unanswered(asked, warm.question)
     if differences:
-        return (
-            False,
-            f"best architectures of {warm.path}, scored anew, as the runs differ in {', '.join(differences)}",
-        )
+        names = ", ".join(differences)
+        return False, f"best architectures of {warm.path}, scored anew, as the runs differ in {names}"
     return True, f"results of {warm.path}, taken as they are"
 
 
