@@ -182,7 +182,7 @@ def test_the_page_on_recipes_shows_every_key_and_every_default_that_is_not_an_ex
         assert set(shown[table]) == keys
     default = RunConfig(name="x", space="digits", data=DataConfig(name="digits")).model_dump(mode="json")
     examples = {"name", "space", "data", "options", "scoring.validation_images", "search.hypervolume_reference"}
-    examples |= {"search.constraints"}
+    examples |= {f"search.{key}" for key in ("constraints", "seconds", "stall", "warm_start", "fitness")}
     for key, value in shown.items():
         rows = {f"{key}.{inner}": v for inner, v in value.items()} if isinstance(value, dict) else {key: value}
         for name, given in rows.items():

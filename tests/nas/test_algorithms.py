@@ -19,11 +19,13 @@ from pymoo.core.population import Population
 from scipy.stats import chisquare
 
 from nas.algorithms import build_algorithm, reference_directions
+from nas.constraints import parse_constraints
 from nas.drawing import draw_unseen
+from nas.evaluation import Evaluation
 from nas.mating import GeneMutation
 from nas.problem import ArchitectureProblem
 from nas.results import hypervolume
-from spaces import InputError, SearchSpace, load_space
+from spaces import InputError, SearchSpace, TableSpace, gene_columns, load_space
 
 SMALL = {
     "name": "small",
@@ -295,6 +297,36 @@ def test_three_objectives_and_failures_repeat_from_their_seed(name, population, 
     found = [proposals(name, space, 120, population, 3, third_failing, some_objectives(3))[0] for _ in range(2)]
     assert found[0] == found[1]
     assert len(set(flat(found[0]))) == len(flat(found[0])) >= 120
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """A table of 4 x 3 x 2 rows but for the last four, some of which fail or violate a constraint."""
+    a, b, c = (part.ravel()[:20] for part in np.meshgrid([1, 2, 4, 8], ["x", "y", "z"], [False, True]))
+    columns, indices = gene_columns({"a": a, "b": b, "c": c}, ["b"])
+    return TableSpace("rows", columns, indices)
+
+
+def row_metrics(row):
+    a, b, c = row.values
+    failed = int(row.key, 16) % 3 == 0
+    metrics = {"accuracy": a / 8 - (b == "y") / 4, "energy_mj": a * (1.0 + c), "width": float("xyz".index(b))}
+    return Evaluation(row, {} if failed else metrics, 0.0, "RuntimeError: one in three" if failed else None)
+
+
+@pytest.mark.parametrize("objectives", [2, 3])
+@pytest.mark.parametrize("population", [5, 50])
+@pytest.mark.parametrize("name", installed())
+def test_a_table_with_failures_and_a_constraint_is_searched_to_its_end_and_again(name, population, objectives, rows):
+    results = [row_metrics(row) for row in rows]
+    bounds = parse_constraints({"max_energy_mj": 8}, ["energy_mj"])
+    assert 4 <= sum(result.failure is not None for result in results) <= 8
+    assert any(result.failure is None and result.metrics["energy_mj"] > 8 for result in results)
+    senses = some_objectives(objectives)
+    found = [proposals(name, rows, 100, population, 3, row_metrics, senses, bounds)[0] for _ in range(2)]
+    assert found[0] == found[1]
+    assert len(flat(found[0])) == rows.size == 20
+    assert set(flat(found[0])) == set(rows)
 
 
 @pytest.mark.parametrize("name", installed())

@@ -11,13 +11,16 @@ from test_table_runs import write_run
 from nas.listing import read_architectures
 
 
-@pytest.mark.parametrize("form", ["genes", "to_dict", "csv"])
+@pytest.mark.parametrize("form", ["genes", "to_dict", "rows", "csv"])
 def test_lists_of_networks_may_have_them_in_any_form(form, space, tmp_path):
     rng = np.random.default_rng(0)
     wanted = list(dict.fromkeys(space.sample_genes(rng) for _ in range(20)))
     path = tmp_path / ("list.csv" if form == "csv" else "list.json")
+    frame = pd.DataFrame([{"key": a.key, **a.genes} for a in wanted])
     if form == "csv":
-        pd.DataFrame([{"key": a.key, **a.genes} for a in wanted]).to_csv(path, index=False)
+        frame.to_csv(path, index=False)
+    elif form == "rows":
+        frame.to_json(path, orient="records")
     else:
         path.write_text(json.dumps([a.to_dict() if form == "to_dict" else a.genes for a in wanted]))
     assert read_architectures(path, space) == wanted
