@@ -7,7 +7,7 @@ import pytest
 from fakes import write_recipe
 
 from nas.config import load_recipe
-from nas.folder import RUN, create_folder, open_recipe, read_run
+from nas.folder import RUN, STORE, create_folder, open_recipe, read_run
 from spaces import InputError
 
 
@@ -79,6 +79,7 @@ def test_what_continues_a_run_is_taken_and_recorded(changes, config, space, tmp_
 )
 def test_a_folder_of_another_recipe_is_refused_and_left_alone(changes, name, config, space, tmp_path, snapshot):
     create_folder(tmp_path / "a", config, space, None)
+    (tmp_path / "a" / STORE).touch()  # its search has begun
     before = snapshot(tmp_path / "a")
     text = f"holds a run of another recipe, which differs in .*{name}.*; choose another folder with --out"
     with pytest.raises(InputError, match=text) as error:
