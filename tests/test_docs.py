@@ -1,4 +1,4 @@
-"""The pages on neurons, speed and swarms run as they stand, and the page on recipes names every key."""
+"""The pages on neurons, speed and swarms run as they stand, and the pages on recipes and searches name every key."""
 
 import re
 import shlex
@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 from typer.testing import CliRunner
 
 import nas
@@ -165,7 +166,24 @@ def test_the_page_on_swarms_gives_the_thresholds_as_they_are() -> None:
         assert shown == [limits.first, limits.last, limits.recovery, limits.until]
 
 
-# Recipes
+# Searches and recipes
+
+
+def test_commands_on_searches_are_understood() -> None:
+    shown = [line.split("#")[0] for block in blocks("docs/search.md", "sh") for line in block.splitlines()]
+    search = typer.main.get_command(app).commands["search"]  # type: ignore[attr-defined]
+    assert len(shown) == 4
+    for line in shown:
+        nas_, verb, *words = shlex.split(line)
+        assert (nas_, verb) == ("nas", "search")
+        assert search.make_context(verb, words).params["recipe"] == "digits"
+
+
+@pytest.mark.parametrize("key", ["algorithm", "seconds", "stall", "warm_start", "constraints", "fitness"])
+def test_the_page_on_searches_has_the_option_of_each_key(key: str) -> None:
+    text = (ROOT / "docs/search.md").read_text(encoding="utf-8")
+    assert f"--{key.removesuffix('s') if key == 'constraints' else key.replace('_', '-')}" in text
+    assert key in SearchConfig.model_fields
 
 
 def test_the_page_on_recipes_shows_every_key_and_every_default_that_is_not_an_example() -> None:
