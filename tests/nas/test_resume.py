@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -48,10 +49,10 @@ MOMENTS = {
 }
 
 
-def kill(folder, recipe, moment):
+def kill(folder, recipe, moment, *options):
     """Start a search in a process of its own and kill it when a moment has come."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as in this process: sums depend on it in the last bits
-    command = [NAS, "search", recipe, "--out", folder]
+    command = [NAS, "search", recipe, "--out", folder, *options]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment) as process:
         began = time.monotonic()
         while process.poll() is None and not moment(folder):
@@ -122,6 +123,20 @@ def test_a_search_killed_at_any_moment_ends_like_one_that_was_not(moment, finish
     assert (listener.counts["search"], listener.counts["random"]) == (16, 16)
     one, other = again.supernet().state_dict(), finished.supernet().state_dict()
     assert all((one[name] == tensor).all() for name, tensor in other.items()), "training went on to the same weights"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [1, 20, 40])
+def test_a_warm_start_killed_at_any_moment_ends_like_one_that_was_not(more, finished, recipe, tmp_path, comparable):
+    source, folder = shutil.copytree(finished.folder, tmp_path / "source"), tmp_path / "run"
+    search = {"warm_start": str(source), "algorithm": "mo-qpso", "evaluations": 40}
+    whole = nas.search(recipe, tmp_path / "whole", search=search)
+    taken = (whole.evaluations()["generation"] == 0).sum()
+    assert taken > 20
+    options = ("--warm-start", source, "--algorithm", "mo-qpso", "--evaluations", "40")
+    assert kill(folder, recipe, lambda folder: finished_trials(folder, "search") >= more, *options)
+    shutil.rmtree(source)
+    assert_same(nas.search(recipe, folder, search=search), whole, comparable)
 
 
 @pytest.mark.slow
