@@ -1,0 +1,66 @@
+"""Architectures as vectors in which distances mean something: what rankers learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spaces import Genotype, Space
+
+Floats = NDArray[np.float64]
+
+REMEMBERED = 2**14
+"""Architectures whose vectors are kept, as searches come back to them."""
+
+
+class Encoding:
+    """Thermometer code of ordered genes and one-hot code of unordered ones; inactive genes are 0.
+
+    Codes are scaled so that the squared distance of two vectors is the sum over genes of
+
+    .. code-block:: text
+
+        |i - j| / (n - 1)        ordered genes of n choices, i and j indices
+        0 if i == j else 1       unordered genes
+
+    Args:
+        space: Search space.
+
+    Attributes:
+        genes: Gene of each entry, an index of the space's columns, ``(width,)``.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._tables: list[Floats] = []
+        for choices, ordered in zip(space.cardinalities.tolist(), space.ordered.tolist(), strict=True):
+            if ordered:
+                table = np.tri(choices, max(choices - 1, 1), -1) / np.sqrt(max(choices - 1, 1))
+            else:
+                table = np.eye(choices) / np.sqrt(2)
+            self._tables.append(table)
+        self._known: dict[Genotype, Floats] = {}
+        self.genes = np.repeat(np.arange(len(self._tables)), [table.shape[1] for table in self._tables])
+
+    @property
+    def width(self) -> int:
+        """Entries of a vector."""
+        return len(self.genes)
+
+    def __call__(self, architectures: Sequence[Genotype]) -> Floats:
+        """Return the vectors of architectures, ``(n, width)``."""
+        if len(self._known) > REMEMBERED:
+            self._known.clear()
+        unknown = [architecture for architecture in architectures if architecture not in self._known]
+        self._known.update(zip(unknown, self._encode(unknown), strict=True))
+        return np.array([self._known[architecture] for architecture in architectures]).reshape(-1, self.width)
+
+    def _encode(self, architectures: Sequence[Genotype]) -> Floats:
+        space, n_var = self._space, len(self._tables)
+        indices = np.array([space.encode(a) for a in architectures], dtype=np.int64).reshape(-1, n_var)
+        active = np.array([space.active(row) for row in indices], dtype=bool).reshape(-1, n_var)
+        parts = [table[column] for table, column in zip(self._tables, indices.T, strict=True)]
+        codes: Floats = np.hstack(parts) * active[:, self.genes]
+        return codes

@@ -1,0 +1,129 @@
+"""A Gaussian process over encoded architectures [Rasmussen2006]_, small enough to be fitted every generation.
+
+.. [Rasmussen2006] Rasmussen and Williams, "Gaussian Processes for Machine Learning", MIT Press, 2006; equations
+   2.25 and 5.9 for predictions and marginal likelihood, 5.12 for predictions of values left out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, cho_solve, cholesky
+from scipy.optimize import minimize
+
+Floats = NDArray[np.float64]
+
+TUNED = 150
+"""Values that the scales are fitted to at most; all are predicted from."""
+
+STEPS = 15
+"""Iterations of a fit of the scales."""
+
+JITTER = 1e-6
+WEIGHT, NOISE, SLOPE = 3.0, 0.1, 0.3
+"""Where a fit begins, and what it is drawn to: the sum of the genes' weights, and variances of noise and of slopes in
+units of the values' variance."""
+
+
+class GaussianProcess:
+    """Gaussian process with one weight per gene, learnt with amplitude and noise by their posterior's maximum.
+
+    .. code-block:: text
+
+        k(x, y) = a exp(-Σ_g w_g |x_g - y_g|²) + b x·y
+
+    The logarithm of each scale has a normal prior of deviation 1, about even weights.
+
+    Args:
+        genes: Gene of each entry of a vector, ``(width,)``.
+        linear: Whether there is a linear part, ``b``.
+    """
+
+    def __init__(self, genes: NDArray[np.intp], linear: bool) -> None:
+        self._genes, self._linear = genes, linear
+        self._n_genes = int(genes.max()) + 1
+        even = np.full(self._n_genes, WEIGHT / self._n_genes)
+        self._centre = np.log(np.concatenate([even, [1.0, NOISE, SLOPE]]))
+        self._scales = self._centre.copy()
+
+    def tune(self, X: Floats, y: Floats, rng: np.random.Generator) -> None:
+        """Learn the scales from vectors ``(n, width)`` and their values ``(n,)``, beginning with those at hand."""
+        if len(X) > TUNED:
+            rows = np.sort(rng.choice(len(X), TUNED, replace=False))
+            X, y = X[rows], y[rows]
+        t, middle = _standard(y)[0], X.mean(axis=0)
+        bounds = [(value - 9.0, value + 6.0) for value in self._centre]
+        options = {"maxiter": STEPS}
+        found = minimize(
+            self._loss, self._scales, (X, t, middle), "L-BFGS-B", jac=True, bounds=bounds, options=options
+        )
+        if np.isfinite(found.fun):
+            self._scales = found.x
+
+    def _loss(self, scales: Floats, X: Floats, t: Floats, middle: Floats) -> tuple[float, Floats]:
+        """Return the negative logarithm of the posterior of the scales, up to a constant, and its gradient."""
+        n, (a, noise, b) = len(X), np.exp(scales[self._n_genes :])
+        weights = np.exp(scales[: self._n_genes])
+        similar, slopes = self._parts(X, X, weights, middle)
+        similar *= a
+        try:
+            L = cholesky(similar + b * slopes + (noise + JITTER) * np.eye(n), lower=True)
+        except LinAlgError:
+            return np.inf, np.zeros_like(scales)
+        alpha = cho_solve((L, True), t)
+        M = cho_solve((L, True), np.eye(n)) - np.outer(alpha, alpha)
+        pull = scales - self._centre
+        value = 0.5 * t @ alpha + np.log(np.diag(L)).sum() + 0.5 * pull @ pull
+        MK = M * similar
+        apart = 2 * (MK.sum(axis=1) @ X**2 - ((MK @ X) * X).sum(axis=0))  # Σ M_ij K_ij (x_i - x_j)² by entry
+        gradient = np.concatenate(
+            [
+                -0.5 * weights * np.bincount(self._genes, apart, self._n_genes),
+                [0.5 * MK.sum(), 0.5 * noise * np.trace(M), 0.5 * b * (M * slopes).sum()],
+            ]
+        )
+        return float(value), gradient + pull
+
+    def _parts(self, X: Floats, Z: Floats, weights: Floats, middle: Floats) -> tuple[Floats, Floats]:
+        """Return similarity of vectors ``(n, width)`` and ``(m, width)``, ``(n, m)``, and their product or 0."""
+        root = np.sqrt(weights)[self._genes]
+        x, z = X * root, Z * root
+        near = x @ z.T
+        near *= 2
+        near -= (x**2).sum(axis=1)[:, None]
+        near -= (z**2).sum(axis=1)
+        np.minimum(near, 0.0, out=near)
+        slopes = (X - middle) @ (Z - middle).T if self._linear else np.zeros((1, 1))
+        return np.exp(near, out=near), slopes
+
+    def fit(self, X: Floats, y: Floats) -> None:
+        """Take vectors ``(n, width)`` and their values ``(n,)`` to predict from, with the scales as they are."""
+        self._X, self._middle = X, X.mean(axis=0)
+        self._t, self._mean, self._deviation = _standard(y)
+        noise = np.exp(self._scales[-2])
+        self._L = cholesky(self._kernel(X) + (noise + JITTER) * np.eye(len(X)), lower=True)
+        self._alpha = cho_solve((self._L, True), self._t)
+
+    def _kernel(self, Z: Floats) -> Floats:
+        """Return the covariance of vectors ``(m, width)`` and those predicted from, ``(m, n)``."""
+        a, _, b = np.exp(self._scales[self._n_genes :])
+        similar, slopes = self._parts(Z, self._X, np.exp(self._scales[: self._n_genes]), self._middle)
+        covariance: Floats = a * similar + b * slopes
+        return covariance
+
+    def predict(self, Z: Floats) -> Floats:
+        """Return the means of vectors ``(m, width)``, ``(m,)``."""
+        mean: Floats = self._mean + self._deviation * (self._kernel(Z) @ self._alpha)
+        return mean
+
+    def left_out(self) -> Floats:
+        """Return what each value is predicted to be from all others, ``(n,)``."""
+        inverse = cho_solve((self._L, True), np.eye(len(self._t)))
+        mean: Floats = self._mean + self._deviation * (self._t - self._alpha / np.diag(inverse))
+        return mean
+
+
+def _standard(y: Floats) -> tuple[Floats, float, float]:
+    """Return values with mean 0 and variance 1, their mean and their deviation (1 if all are equal)."""
+    mean, deviation = float(y.mean()), float(y.std()) or 1.0
+    return (y - mean) / deviation, mean, deviation

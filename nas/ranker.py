@@ -1,0 +1,270 @@
+"""What architectures not yet scored are expected to be, by the order of those that were.
+
+Each objective is predicted in normal scores: the quantile of the standard normal distribution at the rank that an
+architecture would have among all scored ones. It is predicted by
+
+- a Gaussian process on normal scores of ranks,
+- or one on the values themselves, which tell more where nothing is wrong with them,
+- and networks that learn from the order alone, once there is enough for them, if they are about as good.
+
+What is better is found out by how well the members tell the order within cost bands of architectures that they have
+not learnt from (Kendall's tau).
+
+An architecture that failed has the worst rank, after those that violate constraints; neither has a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import moocore
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import kendalltau, norm, rankdata
+
+from nas.encoding import Encoding
+from nas.gaussian import GaussianProcess
+from nas.rank_nets import RankNets
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.intp]
+
+BANDS, BAND_SIZE = 8, 15
+"""Cost bands at most, and architectures of one at least."""
+
+NEAREST = 400
+"""Architectures that a Gaussian process predicts from at most: the least dominated ones and some of the others."""
+
+ENOUGH = 64
+"""Architectures from which on networks learn."""
+
+COMPARABLE = 0.9
+"""Part of the better process's tau from which on networks count as well."""
+
+LEAST_TAU = 1e-3
+"""What the better process counts with where it can tell no order."""
+
+GROWTH = 1.2
+"""Networks learn anew when there are so many times the architectures that they last learnt from."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Architectures with results.
+
+    Attributes:
+        X: Their vectors, ``(n, width)``.
+        F: Objectives to minimise, which mean nothing where they are not sound, ``(n, n_obj)``.
+        violation: By how much they violate constraints, most where they failed, 0 where they are sound, ``(n,)``.
+    """
+
+    X: Floats
+    F: Floats
+    violation: Floats
+
+    @property
+    def sound(self) -> NDArray[np.bool_]:
+        """Which have results and keep all constraints, ``(n,)``."""
+        return np.asarray(self.violation <= 0)
+
+    @property
+    def ranks(self) -> Floats:
+        """Rank in each objective from 1, the best, those that are not sound at the end, ``(n, n_obj)``."""
+        behind = rankdata(self.violation, method="dense") - (1 if self.sound.any() else 0)
+        columns = []
+        for values in self.F.T:
+            inside = values[self.sound]
+            worst = inside.max() if len(inside) else 0.0
+            columns.append(rankdata(np.where(self.sound, values, worst + (abs(worst) + 1) * behind)))
+        return np.column_stack(columns)
+
+
+def normal_scores(ranks: Floats) -> Floats:
+    """Return the normal scores of ranks from 1 to n, ``(n,)`` or ``(n, columns)``."""
+    scores: Floats = norm.ppf((ranks - 0.5) / len(ranks))
+    return scores
+
+
+def bands(cost: Floats) -> list[Rows]:
+    """Return the rows of each cost band, bands being equally full; there is one if all cost the same."""
+    if np.ptp(cost) == 0:
+        return [np.arange(len(cost))]
+    count = max(1, min(BANDS, len(cost) // BAND_SIZE))
+    return np.array_split(np.argsort(cost, kind="stable"), count)
+
+
+def agreement(expected: Floats, ranks: Floats, groups: Sequence[Rows]) -> float:
+    """Return the mean over groups of Kendall's tau of two orders, 0 if no group has one."""
+    taus = [float(kendalltau(expected[rows], ranks[rows]).statistic) for rows in groups]
+    taus = [tau for tau in taus if np.isfinite(tau)]  # none where all are equal
+    return float(np.mean(taus)) if taus else 0.0
+
+
+class ObjectiveRanker:
+    """Ensemble for one objective.
+
+    Args:
+        encoding: How architectures are encoded.
+
+    Attributes:
+        value_trust: How well values are predicted, as a share of how well ranks are, from 0 to 1.
+    """
+
+    def __init__(self, encoding: Encoding) -> None:
+        self.value_trust = 0.0
+        self._by_rank = GaussianProcess(encoding.genes, linear=False)
+        self._by_value = GaussianProcess(encoding.genes, linear=True)
+        self._nets = RankNets(encoding.width)
+        self._learnt = 0
+
+    def fit_ranks(self, scored: Scored, ranks: Floats, near: Rows, rng: np.random.Generator) -> float:
+        """Learn from ranks ``(n,)``, and return Kendall's tau over ``near``, each predicted from the others."""
+        self._scores = normal_scores(ranks)
+        self._by_rank.tune(scored.X[near], self._scores[near], rng)
+        self._by_rank.fit(scored.X[near], self._scores[near])
+        return agreement(self._by_rank.left_out(), ranks[near], [np.arange(len(near))])
+
+    def fit(
+        self, scored: Scored, objective: int, ranks: Floats, cost: Floats, near: Rows, rng: np.random.Generator
+    ) -> None:
+        """Learn what :meth:`fit_ranks` leaves, and weigh the members.
+
+        Args:
+            scored: All that is known.
+            objective: Which column of F.
+            ranks: Its ranks, ``(n,)``.
+            cost: What cost bands are of, ``(n,)``.
+            near: Rows that Gaussian processes learn from.
+            rng: Source of all that is drawn.
+        """
+        inside = near[scored.sound[near]]
+        taus = [agreement(self._by_rank.left_out(), ranks[near], bands(cost[near])), -np.inf, 0.0]
+        values = scored.F[:, objective]
+        if len(inside) >= BAND_SIZE and np.ptp(values[inside]) > 0:
+            self._by_value.tune(scored.X[inside], values[inside], rng)
+            self._by_value.fit(scored.X[inside], values[inside])
+            expected = self._by_value.predict(scored.X[near])
+            expected[scored.sound[near]] = self._by_value.left_out()
+            taus[1] = agreement(expected, ranks[near], bands(cost[near]))
+            order = np.argsort(values[inside], kind="stable")
+            self._values, self._at = values[inside][order], self._scores[inside][order]
+            self._deviation = float(values[inside].std())
+        groups = bands(cost)
+        if len(ranks) >= ENOUGH:
+            if len(ranks) >= GROWTH * self._learnt:
+                self._learnt = len(ranks)
+                self._nets.fit(scored.X, ranks, [*groups, np.arange(len(ranks))], rng)
+                left_out = self._nets.left_out(scored.X)
+                self._net_tau = agreement(left_out, ranks, groups)
+                self._net_scores, self._net_at = np.sort(left_out), np.sort(self._scores)
+            taus[2] = self._net_tau
+        process = int(np.argmax(taus[:2]))
+        self._weights = np.zeros(3)
+        self._weights[process] = max(taus[process], LEAST_TAU)
+        if taus[2] >= COMPARABLE * self._weights[process]:
+            self._weights[2] = taus[2]
+        self._weights /= self._weights.sum()
+        self.value_trust = min(max(taus[1], 0.0) / taus[0], 1.0) if taus[0] > 0 else 0.0
+
+    def predict(self, Z: Floats) -> tuple[Floats, Floats]:
+        """Return normal scores of vectors ``(m, width)`` and the deviation of the members' ones, ``(m,)`` each."""
+        scores = np.array([member(Z) for member, weight in zip(self._members, self._weights, strict=True) if weight])
+        weights = self._weights[self._weights > 0]
+        mean = weights @ scores
+        spread: Floats = np.sqrt(weights @ (scores - mean) ** 2)
+        return mean, spread
+
+    def left_out(self, scored: Scored, near: Rows) -> Floats:
+        """Return the normal score that each known architecture is expected to have from all others, ``(n,)``."""
+        inside, learnt = near[scored.sound[near]], np.arange(self._learnt)
+        expected = np.zeros(len(scored.X))
+        for member, weight in enumerate(self._weights):
+            if weight > 0:
+                scores = self._members[member](scored.X)
+                if member == 0:
+                    scores[near] = self._by_rank.left_out()
+                elif member == 1:
+                    scores[inside] = self._from_value(self._by_value.left_out())
+                else:
+                    scores[learnt] = self._from_net(self._nets.left_out(scored.X[learnt]))
+                expected += weight * scores
+        return expected
+
+    @property
+    def _members(self) -> list[Callable[[Floats], Floats]]:
+        return [
+            self._by_rank.predict,
+            lambda Z: self._from_value(self._by_value.predict(Z)),
+            lambda Z: self._from_net(self._nets.predict(Z)),
+        ]
+
+    def _from_value(self, value: Floats) -> Floats:
+        """Return the normal scores of values, those better than any known one by how much they are."""
+        beyond = np.minimum(value - self._values[0], 0.0) / self._deviation
+        scores: Floats = np.interp(value, self._values, self._at) + beyond
+        return scores
+
+    def _from_net(self, score: Floats) -> Floats:
+        """Return the normal scores of scores of networks, which have the same order and no unit."""
+        return np.interp(score, self._net_scores, self._net_at)
+
+
+class Ranker:
+    """Ensembles for all objectives.
+
+    Args:
+        encoding: How architectures are encoded.
+        n_obj: Number of objectives.
+        cost: Objective that cost bands are of; the best predicted one without it.
+    """
+
+    def __init__(self, encoding: Encoding, n_obj: int, cost: int | None) -> None:
+        self._objectives = [ObjectiveRanker(encoding) for _ in range(n_obj)]
+        self._given = cost
+        self.cost = cost or 0
+
+    def fit(self, scored: Scored, rng: np.random.Generator) -> None:
+        """Learn from all that is known."""
+        ranks, near = scored.ranks, _near(scored, rng)
+        taus = [member.fit_ranks(scored, ranks[:, k], near, rng) for k, member in enumerate(self._objectives)]
+        if self._given is None:
+            self.cost = int(np.argmax(taus))
+        for k, member in enumerate(self._objectives):
+            member.fit(scored, k, ranks[:, k], self.costs(ranks, k), near, rng)
+        self._scored, self._near = scored, near
+
+    def value_trust(self, objectives: Rows) -> float:
+        """Return how well values are predicted as a share of how well ranks are, the least over some objectives."""
+        return min((self._objectives[k].value_trust for k in objectives.tolist()), default=1.0)
+
+    def costs(self, ranks: Floats, objective: int) -> Floats:
+        """Return what cost bands of an objective are of: ranks in the cost, or in another one for the cost itself."""
+        if len(self._objectives) == 1:
+            return np.zeros(len(ranks))
+        other = self.cost if objective != self.cost else int(self.cost == 0)
+        return ranks[:, other]
+
+    def left_out(self) -> Floats:
+        """Return what each known architecture is expected to have from all others, normal scores ``(n, n_obj)``."""
+        return np.column_stack([member.left_out(self._scored, self._near) for member in self._objectives])
+
+    def predict(self, Z: Floats) -> tuple[Floats, Floats]:
+        """Return normal scores of vectors ``(m, width)`` and the ensemble's spread, ``(m, n_obj)`` each."""
+        scores, spread = zip(*(member.predict(Z) for member in self._objectives), strict=True)
+        return np.column_stack(scores), np.column_stack(spread)
+
+
+def _near(scored: Scored, rng: np.random.Generator) -> Rows:
+    """Return the rows that Gaussian processes learn from: the least dominated, and some of the others."""
+    n = len(scored.X)
+    if n <= NEAREST:
+        return np.arange(n)
+    best = np.argsort(layers(scored), kind="stable")[: NEAREST * 3 // 4]
+    others = np.setdiff1d(np.arange(n), best)
+    return np.sort(np.concatenate([best, rng.choice(others, NEAREST - len(best), replace=False)]))
+
+
+def layers(scored: Scored) -> NDArray[np.int64]:
+    """Return by how many layers of non-dominated ones each architecture is behind the front, ``(n,)``."""
+    return np.asarray(moocore.pareto_rank(scored.ranks), dtype=np.int64)
