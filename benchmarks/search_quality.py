@@ -1,7 +1,7 @@
 """Fronts for the budget: the algorithms of Spikefront beside random search, pymoo as it comes, and DyNAS-T.
 
     python benchmarks/search_quality.py --jobs 8                # everything
-    python benchmarks/search_quality.py --problems spikenas --algorithms random,nsga2 --seeds 5
+    python benchmarks/search_quality.py --problems spikenas --algorithms random,nsga2@1,nsga2@20 --seeds 5
 
 Problems are those of ``search/problems.py``, read below ``SPIKEFRONT_DATA``; with ``-corrupted`` behind its name, a
 tenth of a problem's evaluations are 5 to 30 points worse than they should be. Each figure is a share: of the
@@ -27,7 +27,7 @@ from search.baselines import BASELINES
 from search.problems import PROBLEMS, Arena, corrupted
 
 from nas.algorithms import ALGORITHMS as SPIKEFRONT
-from nas.algorithms import build_algorithm
+from nas.algorithms import EXPAND, build_algorithm, parse_algorithm
 from nas.comparing import search_seeds
 from nas.comparison import Comparison, Level
 from nas.contest import Builder, Task, run_tasks
@@ -36,10 +36,19 @@ from nas.statistics import effect_size, median_to_reach, quartiles, rank_test
 CHECKPOINTS = (150, 300, 600, 1000)
 """Evaluations after which shares are reported."""
 
-BASE = "nsga2"
+BASE = "nsga2@1"
 """What the others are tested against."""
 
-ALGORITHMS = (*(name for name, row in SPIKEFRONT.items() if row.fits(2) and name != "age-moea2"), *BASELINES)
+EXPANSIONS = tuple(f"nsga2@{factor}" for factor in (1, 2, 8, 20))
+
+OTHERS = tuple(
+    f"{name}@{factor}"
+    for name, row in SPIKEFRONT.items()
+    if not row.scalar and name not in ("age-moea2", "nsga2", "random")
+    for factor in (1, 20)
+)
+
+ALGORITHMS = ("random", *EXPANSIONS, *OTHERS, *BASELINES)
 
 CORRUPTED = "-corrupted"
 
@@ -58,7 +67,7 @@ def main() -> None:
         began = time.perf_counter()
         base = name.removesuffix(CORRUPTED)
         arena = PROBLEMS[base](folder)
-        default = ("random", BASE) if name.endswith(CORRUPTED) else ALGORITHMS
+        default = ("random", BASE, "nsga2@20") if name.endswith(CORRUPTED) else ALGORITHMS
         algorithms = options.algorithms or default
         seeds = options.seeds or SEEDS.get(name, 10)
         comparison = run(arena, name.endswith(CORRUPTED), algorithms, seeds, options)
@@ -92,7 +101,9 @@ def _options() -> argparse.Namespace:
 
 def builders(names: Sequence[str]) -> dict[str, Builder]:
     """Return baselines and algorithms of Spikefront by name."""
-    return {name: BASELINES.get(name) or partial(build_algorithm, name) for name in names}
+    chosen = {name: parse_algorithm(name, EXPAND) for name in names}
+    ours = {name: partial(build_algorithm, each, expand=expand) for name, (each, expand) in chosen.items()}
+    return {name: BASELINES.get(name) or build for name, build in ours.items()}
 
 
 def run(arena: Arena, hurt: bool, algorithms: Sequence[str], seeds: int, options: argparse.Namespace) -> Comparison:

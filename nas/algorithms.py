@@ -31,18 +31,24 @@ from pymoo.operators.selection.tournament import TournamentSelection
 from pymoo.termination.max_gen import MaximumGenerationTermination
 from pymoo.util.ref_dirs import get_reference_directions
 
+from nas.config import MOST_EXPANDED
 from nas.drawing import draw_unseen
 from nas.evaluation import Evaluation
+from nas.expanding import ExpandedMating, RerankedPositions
 from nas.mating import NotSeen, UnseenMating, UnseenPositions, UnseenSampling
 from nas.moqpso import MOQPSO
 from nas.problem import ArchitectureProblem
 from nas.qpso import QPSO
 from nas.quantum import Motion
-from nas.start import best_first
+from nas.rerank import Reranker
+from nas.start import best_first, told
 from nas.tournament import by_feasibility, by_niche
 from spaces import Genotype, InputError
 
 Config.warnings["not_compiled"] = False
+
+EXPAND = 20
+"""Candidates per architecture that a reranker picks from, if nothing else is asked for."""
 
 STEPS = 8
 """Positions that are drawn for each particle of a swarm; it takes the first unseen one."""
@@ -85,6 +91,7 @@ class Plan:
         evaluations: Budget, which algorithms with a schedule spread it over.
         first: Architectures with results that the first population has; the rest of it is drawn.
         seen: All architectures with results, which are not proposed.
+        reranker: Picks what is proposed, if there is one.
     """
 
     problem: ArchitectureProblem
@@ -92,6 +99,7 @@ class Plan:
     evaluations: int
     first: Sequence[Genotype] = ()
     seen: Collection[Genotype] = ()
+    reranker: Reranker | None = None
 
     @property
     def generations(self) -> int:
@@ -103,7 +111,11 @@ def _genetic(plan: Plan, selection: Any) -> dict[str, Any]:
     """Return what all genetic algorithms have in common; fresh operators, as pymoo shares its default ones."""
     history = NotSeen(plan.problem)
     history.seen.update(plan.seen)
-    mating = UnseenMating(selection, UniformCrossover(prob=0.9), eliminate_duplicates=history)
+    crossover = UniformCrossover(prob=0.9)
+    if plan.reranker is None:
+        mating = UnseenMating(selection, crossover, eliminate_duplicates=history)
+    else:
+        mating = ExpandedMating(selection, crossover, history, plan.reranker)
     return {
         "pop_size": plan.population,
         "n_offsprings": plan.population,
@@ -202,13 +214,14 @@ def _ga(plan: Plan) -> Algorithm:
 
 def _swarm(plan: Plan, boundary: str) -> dict[str, Any]:
     """Return what both swarms have in common."""
-    positions = UnseenPositions(plan.seen)
+    reranker = plan.reranker
+    positions = UnseenPositions(plan.seen) if reranker is None else RerankedPositions(reranker, plan.seen)
     return {
         "pop_size": plan.population,
         "sampling": UnseenSampling(positions.seen, plan.first),
         "motion": Motion(generations=plan.generations, boundary=boundary),
         "chooser": positions,
-        "n_candidates": STEPS,
+        "n_candidates": STEPS if reranker is None else reranker.expand,
         "control": "perturb",
         "output": None,
     }
@@ -288,6 +301,24 @@ def check_fitness(fitness: str | None, algorithms: Iterable[str]) -> None:
         )
 
 
+def parse_algorithm(text: str, expand: int) -> tuple[str, int]:
+    """Return name and expansion of an algorithm that is called ``NAME`` or ``NAME@EXPAND``.
+
+    Args:
+        text: The call.
+        expand: Expansion where it has none.
+
+    Raises:
+        InputError: If the expansion is not a whole number from 1.
+    """
+    name, at, factor = text.partition("@")
+    if at and not (factor.isdecimal() and 1 <= int(factor) <= MOST_EXPANDED):
+        raise InputError(
+            f"an algorithm is NAME or NAME@EXPAND with EXPAND from 1 to {MOST_EXPANDED}, as in nsga2@20, got {text!r}"
+        )
+    return name, int(factor) if at else expand
+
+
 def build_algorithm(
     name: str,
     problem: ArchitectureProblem,
@@ -295,6 +326,7 @@ def build_algorithm(
     seed: int,
     evaluations: int = 300,
     start: Sequence[Evaluation] = (),
+    expand: int = EXPAND,
 ) -> Algorithm:
     """Return an algorithm ready for ``ask``, with fresh operators and a seed of its own.
 
@@ -307,6 +339,8 @@ def build_algorithm(
         seed: Seed of all that is drawn.
         evaluations: Budget, which ``rvea`` and the swarms spread their schedule over; they go on beyond it.
         start: Results that it begins with: the best are in its first population, and none is proposed again.
+        expand: Candidates per architecture that a reranker picks from (:mod:`nas.rerank`); without one if it is 1.
+            Random search has none. The reranker is the attribute ``reranker``, or None.
 
     Raises:
         InputError: If there is no such algorithm, or if it cannot search for these objectives.
@@ -315,7 +349,11 @@ def build_algorithm(
     if row.scalar:
         problem = problem.scalar()
     first, seen = best_first(problem, start, population), {result.architecture for result in start}
-    algorithm = row.build(Plan(problem, population, evaluations, first, seen))
+    reranker = Reranker(problem, expand) if expand > 1 and name != "random" else None
+    if reranker is not None and start:
+        reranker.learn(told(problem, start))
+    algorithm = row.build(Plan(problem, population, evaluations, first, seen, reranker))
+    algorithm.reranker = reranker
     if algorithm.termination is None:
         algorithm.termination = NoTermination()
     algorithm.setup(problem.in_reals() if row.reals else problem, seed=seed)

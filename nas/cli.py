@@ -18,6 +18,7 @@ from nas.options import (
     ConstraintOption,
     DataOption,
     EvaluationsOption,
+    ExpandOption,
     FitnessOption,
     FormatOption,
     OutOption,
@@ -182,6 +183,7 @@ def search(
     evaluations: EvaluationsOption = None,
     seconds: SecondsOption = None,
     stall: StallOption = None,
+    expand: ExpandOption = None,
     constraint: ConstraintOption = None,
     fitness: FitnessOption = None,
     warm_start: WarmStartOption = None,
@@ -197,7 +199,7 @@ def search(
 
     config = load_recipe(recipe)
     bounds = None if constraint is None else {**config.search.constraints, **parse_bounds(constraint)}
-    changed = given(algorithm=algorithm, evaluations=evaluations, seconds=seconds, stall=stall)
+    changed = given(algorithm=algorithm, evaluations=evaluations, expand=expand, seconds=seconds, stall=stall)
     changed |= given(constraints=bounds, fitness=fitness, warm_start=warm_start)
     with Bars() as bars, redirect_stdout(sys.stderr):  # Ray speaks on standard output, which is for the result
         run = pipeline.search(

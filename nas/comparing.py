@@ -14,7 +14,7 @@ import numpy as np
 
 from evaluators import Sense
 from nas.admission import check_admission
-from nas.algorithms import build_algorithm, check_algorithm, check_fitness
+from nas.algorithms import build_algorithm, check_algorithm, check_fitness, parse_algorithm
 from nas.comparison import Comparison, Level
 from nas.config import RunConfig, load_recipe
 from nas.contest import Builder, MemoryRecord, Task, Trace, run_tasks, trace_search
@@ -56,7 +56,8 @@ def compare(
 
     Args:
         recipe: Recipe name, path of a ``.toml`` file, or a loaded recipe.
-        algorithms: Names, or builders by name. Others are tested against the first.
+        algorithms: Names, or builders by name; ``NAME@EXPAND`` has an expansion of its own. Others are tested
+            against the first.
         seeds: Searches per algorithm; their seeds follow from the recipe's.
         evaluations: Budget of each search, the recipe's by default.
         workers: Processes for a table, one per core by default; workers for a supernet, the recipe's by default.
@@ -186,10 +187,11 @@ def named_builders(algorithms: Algorithms, config: RunConfig) -> dict[str, Build
         names = list(algorithms)
         if len(set(names)) != len(names):
             raise InputError(f"algorithms must differ, got {names}")
-        for name in names:
-            check_algorithm(name, len(config.search.objectives))
-        check_fitness(config.search.fitness, names)
-        builders = {name: partial(build_algorithm, name) for name in names}
+        chosen = {name: parse_algorithm(name, config.search.expand) for name in names}
+        for algorithm, _ in chosen.values():
+            check_algorithm(algorithm, len(config.search.objectives))
+        check_fitness(config.search.fitness, [algorithm for algorithm, _ in chosen.values()])
+        builders = {name: partial(build_algorithm, each, expand=expand) for name, (each, expand) in chosen.items()}
     if not builders:
         raise InputError("one or more algorithms must be given, got none")
     return builders

@@ -82,6 +82,10 @@ class ScoringConfig(_Table):
     cache_mb: Annotated[int, Field(ge=0)] = 2048
 
 
+MOST_EXPANDED = 1000
+"""Candidates per architecture that can be asked for; each is proposed and ranked one by one."""
+
+
 class SearchConfig(_Table):
     """What is searched for, how, and for how long.
 
@@ -89,6 +93,7 @@ class SearchConfig(_Table):
         objectives: Metrics that the front is over, in order.
         algorithm: A row of ``nas.algorithms.ALGORITHMS``.
         population: Architectures of a generation.
+        expand: Candidates per architecture of a generation, of which a reranker picks; 1 for no reranker.
         evaluations: Budget.
         seconds: Wall time after which no generation begins any more.
         stall: Evaluations without an increase of the hypervolume after which none does.
@@ -102,6 +107,7 @@ class SearchConfig(_Table):
     objectives: Annotated[tuple[str, ...], Field(min_length=1)] = ("accuracy", "energy_mj")
     algorithm: str = "nsga2"
     population: Annotated[int, Field(ge=2)] = 20
+    expand: Annotated[int, Field(ge=1, le=MOST_EXPANDED)] = 20
     evaluations: Positive = 300
     seconds: Annotated[FiniteFloat, Field(gt=0)] | None = None
     stall: Positive | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,18 +118,36 @@ class UnseenMating(Mating):  # type: ignore[misc]  # pymoo is untyped
         **kwargs: Any,
     ) -> Population:
         """Return so many unseen individuals, fewer if fewer are left."""
+        found = self.propose(problem, pop, n_offsprings, random_state, **kwargs)
+        if len(found) < n_offsprings:
+            found |= self.draw(problem, n_offsprings - len(found), found, random_state)
+        self.eliminate_duplicates.seen.update(found)
+        return Population.new(X=np.array(list(found.values()))) if found else Population.empty()
+
+    def propose(
+        self,
+        problem: ArchitectureProblem,
+        pop: Population,
+        count: int,
+        random_state: np.random.Generator,
+        **kwargs: Any,
+    ) -> dict[Genotype, NDArray[np.int64]]:
+        """Return up to so many unseen architectures that mating finds, each with its vector ``(n_var,)``."""
         history: NotSeen = self.eliminate_duplicates
         history.seen.update(history.architectures(pop))
-        offspring = super().do(problem, pop, n_offsprings, random_state=random_state, **kwargs)
-        history.seen.update(history.architectures(offspring))
-        missing = n_offsprings - len(offspring)
-        if missing:
-            drawn = draw_unseen(problem, missing, history.seen, random_state)
-            history.seen.update(drawn)
-            if drawn:
-                fresh = Population.new(X=np.array([problem.space.encode(a) for a in drawn]))
-                offspring = Population.merge(offspring, fresh)
-        return offspring
+        offspring = super().do(problem, pop, count, random_state=random_state, **kwargs)
+        return dict(zip(history.architectures(offspring), offspring.get("X"), strict=True))
+
+    def draw(
+        self,
+        problem: ArchitectureProblem,
+        count: int,
+        besides: Collection[Genotype],
+        random_state: np.random.Generator,
+    ) -> dict[Genotype, NDArray[np.int64]]:
+        """Return up to so many random unseen architectures besides some, each with its vector ``(n_var,)``."""
+        seen = self.eliminate_duplicates.seen.union(besides)
+        return {a: problem.space.encode(a) for a in draw_unseen(problem, count, seen, random_state)}
 
 
 class UnseenPositions:

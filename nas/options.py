@@ -23,6 +23,9 @@ DataOption = Annotated[
 SeedOption = Annotated[int | None, typer.Option(help="Seed instead of the recipe's.")]
 AlgorithmOption = Annotated[str | None, typer.Option(help="Search algorithm instead of the recipe's.")]
 EvaluationsOption = Annotated[int | None, typer.Option(help="Evaluations instead of the recipe's.")]
+ExpandOption = Annotated[
+    int | None, typer.Option(help="Candidates per architecture that is scored, for a reranker to pick from; 1: none.")
+]
 SecondsOption = Annotated[float | None, typer.Option(help="Seconds after which no generation begins any more.")]
 StallOption = Annotated[
     int | None, typer.Option(help="Evaluations without an increase of the hypervolume after which none does.")

@@ -20,6 +20,7 @@ from nas.loop import evaluate, run_search
 from nas.problem import ArchitectureProblem
 from nas.progress import Reporter, Silent
 from nas.report import write_report
+from nas.rerank import RERANKING
 from nas.results import non_dominated
 from nas.run import REFERENCE, WARM, Run
 from nas.sources import ScoreSource, open_source
@@ -181,8 +182,12 @@ def _find(
     reporter.start("search", search.evaluations, problem.objectives)
     start = _begin(prepared, store, pool, known, reporter, limits)
     population, seed = search.population, _seed(prepared.config, 0)
-    algorithm = build_algorithm(search.algorithm, problem, population, seed, search.evaluations, start.results)
+    algorithm = build_algorithm(
+        search.algorithm, problem, population, seed, search.evaluations, start.results, search.expand
+    )
     ending = run_search(problem, algorithm, pool, store, search.evaluations, known, reporter.evaluated, limits, start)
+    if algorithm.reranker is not None:
+        study.set_user_attr(RERANKING, algorithm.reranker.log())
     study.set_user_attr(STOPPED, ending.reason)
     return ending.evaluations
 

@@ -134,6 +134,20 @@ class ArchitectureProblem(Problem):  # type: ignore[misc]  # pymoo is untyped
             self._known[architecture] = self._static(architecture)
         return self._known[architecture]
 
+    def foretell(self, architectures: Sequence[Genotype]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Return what needs no scoring of what is to be minimised.
+
+        Returns:
+            Static objectives ``(n, n_obj)``, NaN in the columns of others; and which are static, ``(n_obj,)``.
+        """
+        names = list(self.objectives) if self._fitness is None else [""] * self.n_obj
+        computed = np.array([name in self.static_metrics for name in names], dtype=bool)
+        values = np.full((len(architectures), self.n_obj), np.nan)
+        for column in np.flatnonzero(computed).tolist():
+            found = [self.static(architecture)[names[column]] for architecture in architectures]
+            values[:, column] = self._signs[column] * np.array(found, dtype=np.float64)
+        return values, computed
+
     def violation(self, architecture: Genotype) -> float:
         """Return the sum of the excesses over static constraints, each in units of its bound; 0 if admitted."""
         if not self.static_constraints:

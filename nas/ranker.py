@@ -4,7 +4,7 @@ Each objective is predicted in normal scores: the quantile of the standard norma
 architecture would have among all scored ones. It is predicted by
 
 - a Gaussian process on normal scores of ranks,
-- or one on the values themselves, which tell more where nothing is wrong with them,
+- or one on the values themselves, which tell more; what is far from all expectation is left out,
 - and networks that learn from the order alone, once there is enough for them, if they are about as good.
 
 What is better is found out by how well the members tell the order within cost bands of architectures that they have
@@ -38,6 +38,10 @@ NEAREST = 400
 
 ENOUGH = 64
 """Architectures from which on networks learn."""
+
+INCREDIBLE, CREDIBLE = 8.0, 0.8
+"""A value is not believed that is so many times as far from its expectation as the median one, as long as so large a
+part of all is believed."""
 
 COMPARABLE = 0.9
 """Part of the better process's tau from which on networks count as well."""
@@ -140,13 +144,10 @@ class ObjectiveRanker:
         """
         inside = near[scored.sound[near]]
         taus = [agreement(self._by_rank.left_out(), ranks[near], bands(cost[near])), -np.inf, 0.0]
-        values = scored.F[:, objective]
+        values, trust = scored.F[:, objective], 0.0
         if len(inside) >= BAND_SIZE and np.ptp(values[inside]) > 0:
-            self._by_value.tune(scored.X[inside], values[inside], rng)
-            self._by_value.fit(scored.X[inside], values[inside])
-            expected = self._by_value.predict(scored.X[near])
-            expected[scored.sound[near]] = self._by_value.left_out()
-            taus[1] = agreement(expected, ranks[near], bands(cost[near]))
+            trust = self._fit_values(scored, values, inside, near, ranks, cost, rng)
+            taus[1] = self._value_tau(scored, near, ranks, cost)
             order = np.argsort(values[inside], kind="stable")
             self._values, self._at = values[inside][order], self._scores[inside][order]
             self._deviation = float(values[inside].std())
@@ -165,7 +166,43 @@ class ObjectiveRanker:
         if taus[2] >= COMPARABLE * self._weights[process]:
             self._weights[2] = taus[2]
         self._weights /= self._weights.sum()
-        self.value_trust = min(max(taus[1], 0.0) / taus[0], 1.0) if taus[0] > 0 else 0.0
+        self.value_trust = min(max(trust, 0.0) / taus[0], 1.0) if taus[0] > 0 else 0.0
+
+    def _fit_values(
+        self,
+        scored: Scored,
+        values: Floats,
+        rows: Rows,
+        near: Rows,
+        ranks: Floats,
+        cost: Floats,
+        rng: np.random.Generator,
+    ) -> float:
+        """Learn from those values of rows that are credible, and return Kendall's tau from before any was left out.
+
+        A value is not if it is far from what all others say, and few are; that is looked for again, as those that
+        are wrong hide each other.
+        """
+        self._learn_values(scored.X, values, rows, rng)
+        tau = self._value_tau(scored, near, ranks, cost)
+        for _ in range(3):
+            beside = np.abs(values[self._credible] - self._by_value.left_out())
+            credible = beside <= INCREDIBLE * max(float(np.median(beside)), np.finfo(float).tiny)
+            if credible.all() or credible.sum() < CREDIBLE * len(rows):
+                break
+            self._learn_values(scored.X, values, self._credible[credible], rng)
+        return tau
+
+    def _learn_values(self, X: Floats, values: Floats, rows: Rows, rng: np.random.Generator) -> None:
+        self._credible = rows
+        self._by_value.tune(X[rows], values[rows], rng)
+        self._by_value.fit(X[rows], values[rows])
+
+    def _value_tau(self, scored: Scored, near: Rows, ranks: Floats, cost: Floats) -> float:
+        """Return how well the process of values tells the order of ``near``, also of those it has not learnt from."""
+        expected = self._by_value.predict(scored.X[near])
+        expected[np.isin(near, self._credible)] = self._by_value.left_out()
+        return agreement(expected, ranks[near], bands(cost[near]))
 
     def predict(self, Z: Floats) -> tuple[Floats, Floats]:
         """Return normal scores of vectors ``(m, width)`` and the deviation of the members' ones, ``(m,)`` each."""
@@ -177,7 +214,7 @@ class ObjectiveRanker:
 
     def left_out(self, scored: Scored, near: Rows) -> Floats:
         """Return the normal score that each known architecture is expected to have from all others, ``(n,)``."""
-        inside, learnt = near[scored.sound[near]], np.arange(self._learnt)
+        learnt = np.arange(self._learnt)
         expected = np.zeros(len(scored.X))
         for member, weight in enumerate(self._weights):
             if weight > 0:
@@ -185,7 +222,7 @@ class ObjectiveRanker:
                 if member == 0:
                     scores[near] = self._by_rank.left_out()
                 elif member == 1:
-                    scores[inside] = self._from_value(self._by_value.left_out())
+                    scores[self._credible] = self._from_value(self._by_value.left_out())
                 else:
                     scores[learnt] = self._from_net(self._nets.left_out(scored.X[learnt]))
                 expected += weight * scores

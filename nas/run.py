@@ -14,6 +14,7 @@ from evaluators import EnergyModel, OperationCounts, Sense, UnderModel, build_ev
 from nas.constraints import Constraint, parse_constraints, violations
 from nas.evaluation import SplitName
 from nas.folder import STORE, open_energy_models, open_recipe, read_run
+from nas.rerank import RERANKING
 from nas.results import evaluations_frame, front_frame, hypervolume
 from nas.scoring import Scorer, build_job, load_run_data, metric_senses, objective_senses, threads
 from nas.stopping import STOPPED, Reason, why_stopped
@@ -123,6 +124,16 @@ class Run:
     def warm_start(self) -> str | None:
         """What the search began with, in words; None if with nothing, or if it has not begun."""
         return read_attributes(self._storage, "search").get(WARM) if (self.folder / STORE).is_file() else None
+
+    def reranking(self) -> pd.DataFrame:
+        """Return how well the reranker of a search that has ended knew what it picked, one row per generation.
+
+        Columns: ``scored`` (results that it had learnt from), ``batch`` (architectures scored since), ``tau``
+        (Kendall's tau of their expected and actual order among those of like cost), and ``aside`` (whether the
+        algorithm proposed them by itself). No rows without a reranker.
+        """
+        log = read_attributes(self._storage, "search").get(RERANKING) if (self.folder / STORE).is_file() else None
+        return pd.DataFrame(log or [], columns=["scored", "batch", "tau", "aside"])
 
     @property
     def stopped(self) -> Reason | None:

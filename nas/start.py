@@ -28,6 +28,13 @@ class Start:
     spent: int = 0
 
 
+def told(problem: ArchitectureProblem, results: Sequence[Evaluation]) -> Population:
+    """Return results as evaluated individuals, in their order."""
+    X = np.array([problem.space.encode(result.architecture) for result in results])
+    metrics = [None if result.failure is not None else result.metrics for result in results]
+    return problem.fill(Population.new(X=X), metrics)
+
+
 def best_first(problem: ArchitectureProblem, results: Sequence[Evaluation], count: int) -> list[Genotype]:
     """Return the architectures of the best results, up to ``count``, best first; never one that failed.
 
@@ -42,8 +49,7 @@ def best_first(problem: ArchitectureProblem, results: Sequence[Evaluation], coun
     sound = [result for result in results if result.failure is None]
     if not sound:
         return []
-    X = np.array([problem.space.encode(result.architecture) for result in sound])
-    filled = problem.fill(Population.new(X=X), [result.metrics for result in sound])
+    filled = told(problem, sound)
     F, violation, feasible = filled.get("F"), filled.get("CV")[:, 0], filled.get("FEAS")[:, 0]
     order: list[int] = []
     rows = np.flatnonzero(feasible)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,16 @@ class Chooser(Protocol):
             among the candidates. ``m`` may be less than n, the other particles stay where they are; 0 says that
             nothing is left to evaluate, and ends the search.
         """
+        ...
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """A chooser that wants to know what comes of its choices."""
+
+    def observe(self, population: Population) -> None:
+        """Take individuals that were evaluated, those of the first generation included."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -138,6 +148,7 @@ class Swarm:
         algorithm.pop = infills.copy()
         self.now, self.best = (measure(algorithm.problem, infills) for _ in range(2))
         self.F_extent = np.zeros(algorithm.problem.n_obj)
+        self._report(infills)
         self._record(algorithm.problem, 1)
 
     def propose(self, algorithm: Algorithm, order: Rows, leaders: Floats, mean_best: Floats) -> Population | None:
@@ -182,6 +193,7 @@ class Swarm:
         rows = np.array([individual.data.get("particle", -1) for individual in infills])
         if (rows < 0).any():
             raise InputError("tell takes the individuals that ask returned, got others (without their particle)")
+        self._report(infills)
         found = measure(algorithm.problem, infills)
         self.now.put(rows, found)
         self._remember(algorithm, infills, rows, found, replaces(found, self.best.take(rows)))
@@ -190,6 +202,12 @@ class Swarm:
             as_sound = found.violation <= self.best.violation[rows]
             self._remember(algorithm, infills, rows, found, as_sound & (rows != leader))
         self._record(algorithm.problem, algorithm.n_iter)
+
+    def _report(self, infills: Population) -> None:
+        """Show evaluated individuals to a chooser that wants to know."""
+        chooser: object = self.chooser
+        if isinstance(chooser, Observer):
+            chooser.observe(infills)
 
     def _remember(
         self, algorithm: Algorithm, infills: Population, rows: Rows, found: Points, which: NDArray[np.bool_]

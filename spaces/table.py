@@ -21,7 +21,7 @@ STEPS = 2**30
 """Largest distance between two rows. Whole numbers are the same on every machine, so ties are ties everywhere."""
 
 REMEMBERED = 2**16
-"""Vectors whose nearest row is kept, as searches ask for the same ones again."""
+"""Vectors whose nearest row is kept, and rows that are, as searches ask for the same ones again."""
 
 MEMORY = 2**28
 """Bytes for distances from one choice of a column to all rows, which most vectors have in common."""
@@ -55,6 +55,7 @@ class TableSpace:
         if len(self._numbers) != len(self._rows) or not len(self._rows):
             raise InputError(f"a table has one or more rows that differ in their genes, got {len(self._rows)}")
         self._near: dict[bytes, int] = {}
+        self._made: dict[int, Row] = {}
         self._parts: dict[tuple[int, int], NDArray[np.int32]] = {}
 
     @cached_property
@@ -99,9 +100,14 @@ class TableSpace:
 
     def row(self, number: int) -> Row:
         """Return the architecture of a row, counted from 0."""
-        indices = self._rows[number].tolist()
-        columns = self._columns.values()
-        return Row(self.columns, tuple(c.choices[i] for c, i in zip(columns, indices, strict=True)))
+        made = self._made.get(number)
+        if made is None:
+            indices, columns = self._rows[number].tolist(), self._columns.values()
+            made = Row(self.columns, tuple(c.choices[i] for c, i in zip(columns, indices, strict=True)))
+            if len(self._made) >= REMEMBERED:
+                self._made.clear()
+            self._made[number] = made
+        return made
 
     def number(self, architecture: object) -> int:
         """Return which row an architecture is, counted from 0.

@@ -157,10 +157,12 @@ def three_metrics(architecture):
     return toy_metrics(architecture) | {"width": float(architecture.embed_dim * architecture.layers[0].mlp_ratio)}
 
 
-def proposals(name, space, budget, population=10, seed=0, answer=evaluation, objectives=None, constraints=()):
-    """Return the generations that an algorithm proposes, as architectures, and the algorithm."""
+def proposals(
+    name, space, budget, population=10, seed=0, answer=evaluation, objectives=None, constraints=(), expand=1
+):
+    """Return the generations that an algorithm proposes, as architectures, and the algorithm; without a reranker."""
     problem = ArchitectureProblem(space, objectives or OBJECTIVES, constraints)
-    algorithm = build_algorithm(name, problem, population, seed, budget)
+    algorithm = build_algorithm(name, problem, population, seed, budget, expand=expand)
     generations = []
     while sum(map(len, generations)) < budget:
         asked = algorithm.ask()

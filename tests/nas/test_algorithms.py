@@ -100,7 +100,7 @@ def test_searching_leaves_the_global_generators_alone(name, space):
 def test_two_searches_in_one_process_do_not_disturb_each_other(name, space):
     alone, _ = proposals(name, space, 60, seed=1)
     problem = ArchitectureProblem(space, OBJECTIVES)
-    interleaved = [build_algorithm(name, problem, 10, seed, 60) for seed in (1, 2)]
+    interleaved = [build_algorithm(name, problem, 10, seed, 60, expand=1) for seed in (1, 2)]
     generations = []
     for _ in range(6):
         for algorithm in interleaved:

@@ -278,7 +278,7 @@ def test_the_summary_in_other_formats_is_that_of_the_file(output, table_recipe, 
     ("options", "text"),
     [
         (["--algorithms", "nsga2,magic"], "search.algorithm must be one of"),
-        (["--algorithms", "nsga2@20"], "search.algorithm must be one of"),
+        (["--algorithms", "nsga2@0"], "NAME or NAME@EXPAND with EXPAND from 1"),
         (["--algorithms", "nsga2,random,nsga2"], "algorithms must differ"),
         (["--algorithms", ""], "search.algorithm must be one of"),
         (["--seeds", "0"], "seeds must be 1 or more, got 0"),

@@ -229,7 +229,7 @@ def test_nothing_is_scored_that_a_static_constraint_forbids(name, space, tmp_pat
     assert sum(map(problem.admits, space)) == 144
     store = Store(open_storage(tmp_path), "search", space, OBJECTIVES)
     pool = FakePool()
-    run_search(problem, build_algorithm(name, problem, 6, 1), pool, store, 20, {}, lambda _: None)
+    run_search(problem, build_algorithm(name, problem, 6, 1, expand=1), pool, store, 20, {}, lambda _: None)
     assert len(pool.submitted) == len(store.results) == 20
     assert all(problem.admits(result.architecture) for result in store.results)
 
@@ -269,7 +269,7 @@ def test_an_infeasible_result_is_told_as_such_and_the_search_moves_away_from_it(
     limit = float(np.quantile(drawn, 0.3))
     problem = bounded(space, {"max_energy_mj": limit})
     store = Store(open_storage(tmp_path), "search", space, OBJECTIVES)
-    algorithm = build_algorithm("nsga2", problem, 10, 1)
+    algorithm = build_algorithm("nsga2", problem, 10, 1, expand=1)
     run_search(problem, algorithm, FakePool(evaluation), store, 100, {}, lambda _: None)
     kept = [problem.feasible(result.metrics) for result in store.results]
     assert sum(kept[:10]) < 8
@@ -284,7 +284,7 @@ def test_a_space_that_constraints_make_small_is_searched_to_its_end(name, space,
     admitted = set(filter(problem.admits, few))
     store = Store(open_storage(tmp_path), "search", few, OBJECTIVES)
     pool = FakePool()
-    ending = run_search(problem, build_algorithm(name, problem, 6, 1), pool, store, 100, {}, lambda _: None)
+    ending = run_search(problem, build_algorithm(name, problem, 6, 1, expand=1), pool, store, 100, {}, lambda _: None)
     assert 0 < ending.evaluations == len(admitted) < few.size
     assert ending.reason == "exhausted"
     assert {architecture for architecture, _ in pool.submitted} == admitted
@@ -297,7 +297,7 @@ def test_a_search_lives_on_the_little_that_constraints_leave_of_a_large_space(na
     smallest = static_of(space)(space.smallest())["parameters"]
     problem = bounded(space, {"max_parameters": 1.2 * smallest})
     assert not any(problem.admits(space.sample(np.random.default_rng(seed))) for seed in range(500))
-    algorithm, proposed = build_algorithm(name, problem, 6, 1), []
+    algorithm, proposed = build_algorithm(name, problem, 6, 1, expand=1), []
     for _ in range(4):
         asked = algorithm.ask()
         proposed += [space.decode(x) for x in asked.get("X")]

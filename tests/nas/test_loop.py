@@ -27,7 +27,7 @@ def searched(folder, space, pool, name="nsga2", study="search", budget=20, known
     """Search with a fresh optimiser on whatever the folder's store holds; return spent evaluations and the store."""
     problem = ArchitectureProblem(space, OBJECTIVES)
     store = Store(storage_of(folder), study, space, OBJECTIVES)
-    algorithm = build_algorithm(name, problem, 6, seed)
+    algorithm = build_algorithm(name, problem, 6, seed, expand=1)
     listen = (lambda _: None) if heard is None else heard.append
     with pool:
         ending = run_search(problem, algorithm, pool, store, budget, known or {}, listen)

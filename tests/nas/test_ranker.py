@@ -200,6 +200,18 @@ def test_values_are_trusted_unless_some_of_them_are_wrong(encoded, rng):
     assert min(taus) > 0.35
 
 
+def test_a_few_wrong_values_are_not_believed(encoded, rng):
+    encoding, X = encoded
+    F, wrong = objectives(X, rng), np.arange(200) % 10 == 3
+    F[:200][wrong, 0] += 20
+    ranker = Ranker(encoding, 2, None)
+    ranker.fit(Scored(X[:200], F[:200], np.zeros(200)), rng)
+    believed = ranker._objectives[0]._credible
+    assert wrong[believed].sum() <= 3
+    assert len(believed) >= 170
+    assert kendalltau(ranker.predict(X[200:])[0][:, 0], F[200:, 0]).statistic > 0.8
+
+
 def test_failures_teach_the_rank_and_no_value(encoded, rng):
     """What fails has one choice in common; that choice is expected to be bad, however good its values look."""
     encoding, X = encoded

@@ -53,7 +53,7 @@ def searched(name, space, taken, population, objectives=2, budget=40, constraint
         record.known[result.architecture] = result
     opened = record.open
     record.open = lambda architecture, generation: (generations.append(generation), opened(architecture, generation))
-    algorithm = build_algorithm(name, problem, population, 3, budget, taken)
+    algorithm = build_algorithm(name, problem, population, 3, budget, taken, expand=1)
     ask, asked = algorithm.ask, []
 
     def asking():
@@ -108,9 +108,9 @@ def test_the_best_that_were_taken_are_the_first_population(name, space):
     problem = ArchitectureProblem(space, OBJECTIVES)
     own = problem.scalar() if name in ("ga", "qpso") else problem
     best = set(best_first(own, taken, 8))
-    algorithm = build_algorithm(name, problem, 8, 3, 40, taken)
+    algorithm = build_algorithm(name, problem, 8, 3, 40, taken, expand=1)
     assert {space.decode(x) for x in algorithm.ask().get("X")} == best
-    fewer = build_algorithm(name, problem, 30, 3, 40, taken)
+    fewer = build_algorithm(name, problem, 30, 3, 40, taken, expand=1)
     first = [space.decode(x) for x in fewer.ask().get("X")]
     assert len(set(first)) == 30
     assert set(first) > {result.architecture for result in taken}
@@ -123,7 +123,7 @@ def test_a_good_start_makes_the_first_offspring_better(space):
     def accuracy(parents):
         problem = ArchitectureProblem(space, {"accuracy": "max"})
         taken = [evaluation(architecture) for architecture in parents]
-        algorithm = build_algorithm("ga", problem, 10, 1, 40, taken)
+        algorithm = build_algorithm("ga", problem, 10, 1, 40, taken, expand=1)
         asked = algorithm.ask()
         told = [metrics_of(space.decode(x)) for x in asked.get("X")]
         algorithm.tell(infills=algorithm.problem.fill(asked, told))

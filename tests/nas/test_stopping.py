@@ -35,7 +35,7 @@ def searched(store, space, pool, time, budget=60, seconds=None, stall=None):
     problem = ArchitectureProblem(space, OBJECTIVES)
     clock = time.clock(time.kept[-1] if time.kept else 0.0)
     limits = Limits(clock, Stall(problem, REFERENCE), seconds, stall)
-    algorithm = build_algorithm("nsga2", problem, 6, 1)
+    algorithm = build_algorithm("nsga2", problem, 6, 1, expand=1)
     with pool:
         ending = run_search(problem, algorithm, pool, store, budget, {}, lambda _: None, limits)
     return ending

@@ -124,7 +124,7 @@ def test_a_metric_that_is_no_objective_is_climbed(name):
 
     def widths(fitness):
         problem = ArchitectureProblem(space, OBJECTIVES, fitness=fitness)
-        algorithm, found = build_algorithm(name, problem, 10, 1, 100), []
+        algorithm, found = build_algorithm(name, problem, 10, 1, 100, expand=1), []
         for _ in range(10):
             asked = algorithm.ask()
             told = [three_metrics(space.decode(x)) for x in asked.get("X")]

@@ -1,0 +1,247 @@
+"""Expand and rerank: of many architectures that could be scored next, pick those that are expected to be worth it.
+
+After [Chuang2023]_, who expand queries: generate many, rank them by a model of the rank order of outcomes, and take
+the first. What it has learnt is tested on everything newly scored, and as long as it could not tell the order, it
+stands aside and the algorithm proposes what it would without it.
+
+.. [Chuang2023] Chuang, Fang, Li, Yih, Glass, "Expand, Rerank, and Retrieve", Findings of ACL 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import moocore
+import numpy as np
+from numpy.typing import NDArray
+from pymoo.core.population import Population
+from threadpoolctl import threadpool_limits
+
+from nas.encoding import Encoding
+from nas.picking import Picks, pick_by_band, pick_by_volume
+from nas.problem import ArchitectureProblem
+from nas.ranker import BANDS, Ranker, Scored, normal_scores
+from nas.scoring import threads
+from spaces import Genotype
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.intp]
+
+RERANKING = "reranking"
+"""User attribute of the study ``search``: how well each batch was ranked."""
+
+EXPLORED = 0.125
+"""Share of each batch that is not what the ranker likes best: at random, or what its members disagree about most."""
+
+BY_VOLUME = 0.7
+"""Share of the others that is picked by hypervolume where values are predicted as well as ranks, and much less where
+they are not; the rest is picked by cost bands, for which ranks are enough."""
+
+STRICTNESS = 4
+"""Power of the trust in values by which that share falls."""
+
+LEAST = 10
+"""Sound results from which on it ranks."""
+
+TRUSTED, REMEMBERED = 0.2, 3
+"""Kendall's tau below which it stands aside, a mean over so many of the last batches."""
+
+KEPT = 2
+"""Where there are more candidates than mating proposes, this part of as many is kept: those that are expected to be
+dominated least."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """How well one batch was ranked; ``pandas.DataFrame(algorithm.reranker.trace)`` makes a table of them.
+
+    Attributes:
+        scored: Results that it had learnt from.
+        batch: Architectures that were scored since.
+        tau: Kendall's tau of their expected and their actual order among architectures of like cost, the mean over
+            the objectives that are not computed; NaN if there was nothing to compare.
+        aside: Whether it stood aside for this batch.
+    """
+
+    scored: int
+    batch: int
+    tau: float
+    aside: bool
+
+
+class Reranker:
+    """Picks among candidates by what it learns of all results.
+
+    Args:
+        problem: Space and objectives; static objectives are computed and not predicted.
+        expand: Candidates per architecture that is picked, at least 2.
+
+    Attributes:
+        trace: How well each batch was ranked.
+        asked: Individuals that were picked last.
+    """
+
+    def __init__(self, problem: ArchitectureProblem, expand: int) -> None:
+        self.expand = expand
+        self.asked = Population.empty()
+        self.trace: list[Ranked] = []
+        self._problem = problem
+        self._encoding = Encoding(problem.space)
+        computed = problem.foretell([])[1]
+        self._predicted = np.flatnonzero(~computed)
+        cost = int(np.flatnonzero(computed)[0]) if computed.any() else None
+        self._ranker = Ranker(self._encoding, problem.n_obj, cost)
+        self._results: dict[Genotype, tuple[Floats, float]] = {}
+        self._codes: dict[Genotype, Floats] = {}
+        self._expected: dict[Genotype, Floats] = {}
+        self._reference: Floats | None = None
+        self._aside = False
+
+    def catch_up(self) -> None:
+        """Learn from what was picked last, once it is evaluated."""
+        if all("F" in individual.evaluated for individual in self.asked):
+            self.learn(self.asked)
+
+    def learn(self, population: Population) -> None:
+        """Take evaluated individuals; those that are known are passed over."""
+        architectures = [self._problem.space.decode(individual.X) for individual in population]
+        fresh = {a: i for a, i in zip(architectures, population, strict=True) if a not in self._results}
+        if not fresh:
+            return
+        for architecture, code in zip(fresh, self._encoding(list(fresh)), strict=True):
+            self._codes[architecture] = code
+        known = self._scored()
+        for architecture, individual in fresh.items():
+            violation = float(individual.CV[0])
+            self._results[architecture] = (np.array(individual.F, dtype=np.float64), violation)
+        if self._expected:
+            self.trace.append(Ranked(len(known.X), len(fresh), self._tau(known, list(fresh)), self._aside))
+            taus = [batch.tau for batch in self.trace[-REMEMBERED:] if np.isfinite(batch.tau)]
+            self._aside = bool(taus) and float(np.mean(taus)) < TRUSTED
+
+    def log(self) -> list[dict[str, float | int | bool | None]]:
+        """Return the trace as plain values that JSON can hold, tau being None where there was nothing to compare."""
+        self.catch_up()
+        rows = [asdict(batch) for batch in self.trace]
+        return [{**row, "tau": row["tau"] if np.isfinite(row["tau"]) else None} for row in rows]
+
+    def _scored(self) -> Scored:
+        """Return all that is known, in the order in which it was learnt."""
+        count, n_obj = len(self._results), self._problem.n_obj
+        X = np.array([self._codes[architecture] for architecture in self._results]).reshape(
+            count, self._encoding.width
+        )
+        F = np.array([objectives for objectives, _ in self._results.values()]).reshape(count, n_obj)
+        return Scored(X, F, np.array([violation for _, violation in self._results.values()]))
+
+    def _tau(self, known: Scored, fresh: Sequence[Genotype]) -> float:
+        """Return how well the order of new results among known ones of like cost was expected, and forget what was.
+
+        Both are expected without having been learnt from.
+        """
+        rows = [row for row, architecture in enumerate(fresh, len(known.X)) if architecture in self._expected]
+        expected = [self._expected[architecture] for architecture in fresh if architecture in self._expected]
+        self._expected = {}
+        now = self._scored().ranks
+        before = now[: len(known.X)]
+        size = max(len(before) // BANDS, min(len(before), BANDS))
+        agreeing = []
+        for k in self._predicted.tolist():
+            costs = self._ranker.costs(now, k)
+            for row, scores in zip(rows, expected, strict=True):
+                like = np.argsort(np.abs(costs[: len(before)] - costs[row]), kind="stable")[:size]
+                actual, guessed = np.sign(before[like, k] - now[row, k]), np.sign(self._left_out[like, k] - scores[k])
+                agreeing.append((actual * guessed)[actual != 0])
+        pairs = np.concatenate(agreeing) if agreeing else np.zeros(0)
+        return float(pairs.mean()) if len(pairs) else float("nan")
+
+    def pick(
+        self,
+        candidates: Sequence[Genotype],
+        count: int,
+        rng: np.random.Generator,
+        owners: Rows | None = None,
+    ) -> list[int]:
+        """Return which candidates to score, rows of them, up to ``count``.
+
+        Args:
+            candidates: Different architectures without results, those first that the algorithm itself would take.
+            count: How many to pick.
+            rng: Source of all that is drawn.
+            owners: Who would take each candidate, ``(n,)``; each takes one at most.
+        """
+        if not candidates:
+            return []
+        picks = Picks(np.arange(len(candidates)) if owners is None else owners)
+        with threadpool_limits(1), threads(1):  # their number changes the last bits of sums
+            self._pick(picks, candidates, count, rng)
+        return picks.taken
+
+    def _pick(self, picks: Picks, candidates: Sequence[Genotype], count: int, rng: np.random.Generator) -> None:
+        scored = self._scored()
+        first = np.arange(len(candidates), dtype=np.float64)
+        explored = int(EXPLORED * count + rng.random())
+        if scored.sound.sum() >= LEAST:
+            if self._reference is None:
+                self._reference = scored.F[scored.sound].max(axis=0)
+            self._ranker.fit(scored, rng)
+            scores, spread = self._ranker.predict(self._encoding(candidates))
+            F = self._values(scored, scores, candidates)
+            self._expected = dict(zip(candidates, scores, strict=True))
+            self._left_out = self._ranker.left_out()
+            if not self._aside:
+                if len(candidates) > self.expand * count:
+                    order = np.argsort(moocore.pareto_rank(scores), kind="stable")
+                    picks.free[order[self.expand * count // KEPT :]] = False
+                for _ in range(explored):
+                    doubt = -spread.sum(axis=1) if rng.random() < 0.5 else rng.random(len(candidates))
+                    picks.take_least(doubt)
+                self._pick_best(picks, scores, F, scored, count, rng)
+        while len(picks.taken) < count and picks.free.any():
+            picks.take_least(first)
+
+    def _pick_best(
+        self, picks: Picks, scores: Floats, F: Floats, scored: Scored, count: int, rng: np.random.Generator
+    ) -> None:
+        """Pick what is expected to be best, up to ``count`` in all."""
+        assert self._reference is not None
+        rest = count - len(picks.taken)
+        if scores.shape[1] == 1:
+            for _ in range(rest):
+                picks.take_least(scores[:, 0])
+            return
+        best = scored.F[scored.sound].min(axis=0)
+        share = BY_VOLUME * self._ranker.value_trust(self._predicted) ** STRICTNESS
+        pick_by_volume(picks, F, self._reference, best, round(share * rest), rng)
+        eligible = np.flatnonzero((self._reference > F).all(axis=1))
+        rows = eligible if picks.free[eligible].sum() >= count else np.arange(len(F))
+        pick_by_band(picks, scores, self._ranker.cost, rows, count - len(picks.taken), rng)
+
+    def _values(self, scored: Scored, scores: Floats, candidates: Sequence[Genotype]) -> Floats:
+        """Return what candidates are expected to be in units of the objectives, and compute what can be computed.
+
+        The scores of what is computed are overwritten by those of its values.
+        """
+        foretold, computed = self._problem.foretell(candidates)
+        F = np.empty_like(scores)
+        known = normal_scores(scored.ranks)
+        for k in range(scores.shape[1]):
+            order = np.argsort(scored.F[scored.sound, k], kind="stable")
+            values, at = scored.F[scored.sound, k][order], known[scored.sound, k][order]
+            if computed[k]:
+                F[:, k] = foretold[:, k]
+                scores[:, k] = _interpolate(F[:, k], values, at)
+            else:
+                F[:, k] = _interpolate(scores[:, k], at, values)
+        return F
+
+
+def _interpolate(x: Floats, known: Floats, values: Floats) -> Floats:
+    """Return values at x between known ones in ascending order, before the first on the line of the first tenth."""
+    found = np.interp(x, known, values)
+    end = min(max(3, len(known) // 10), len(known) - 1)
+    run = known[end] - known[0]
+    slope = (values[end] - values[0]) / run if run > 0 else 0.0
+    beyond: Floats = np.where(x < known[0], values[0] + slope * (x - known[0]), found)
+    return beyond

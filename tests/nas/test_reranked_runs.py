@@ -1,0 +1,63 @@
+"""Runs whose search has a reranker: what decides it, what is kept of it, and what a killed one does."""
+
+import pytest
+from test_cli_refusals import refused
+from test_table_runs import write_run
+
+import nas
+from nas.algorithms import EXPAND
+from nas.config import SearchConfig
+from nas.scoring import threads
+
+POPULATION = ("population = 6\n", "population = 6\nexpand = 3\nbaseline = false\n")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("reranked")
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    """A finished search with a reranker on a table of 30; tests only read it."""
+    return nas.search(write_run(folder, POPULATION), folder / "run")
+
+
+def test_a_run_keeps_how_well_each_generation_was_ranked(run):
+    frame = run.reranking()
+    assert frame.columns.tolist() == ["scored", "batch", "tau", "aside"]
+    assert frame["scored"].tolist() == [18]  # before there were not ten sound results
+    assert frame["batch"].tolist() == [6]
+    assert -1 <= frame["tau"][0] <= 1
+    assert not frame["aside"][0]
+
+
+def test_a_run_without_a_reranker_proposes_other_architectures_and_keeps_nothing(run, command, folder, tmp_path):
+    code, _, err = command("search", folder / "known.toml", "--expand", 1, "--out", tmp_path / "run")
+    assert code == 0, err
+    plain = nas.Run(tmp_path / "run")
+    assert plain.reranking().empty
+    assert plain.config.search.expand == 1
+    keys = [each.evaluations()["key"].tolist() for each in (run, plain)]
+    assert keys[0][:6] == keys[1][:6]
+    assert keys[0] != keys[1]
+
+
+def test_a_search_that_goes_on_ranks_as_if_it_had_never_stopped(run, folder, tmp_path):
+    """Replay meets the same results, so the same is learnt, on however many threads the rest of the process works."""
+    recipe = folder / "known.toml"
+    nas.search(recipe, tmp_path / "run", search={"evaluations": 18})
+    with threads(2):
+        grown = nas.search(recipe, tmp_path / "run")
+    assert grown.evaluations().drop(columns="duration").equals(run.evaluations().drop(columns="duration"))
+    assert grown.reranking().equals(run.reranking())
+
+
+@pytest.mark.parametrize("value", ["0", "1001", "-2"])
+def test_an_expansion_out_of_range_is_refused(value, command, folder, tmp_path):
+    err = refused(command("search", folder / "known.toml", "--expand", value, "--out", tmp_path / "run"))
+    assert "search.expand" in err
+
+
+def test_the_recipe_and_the_function_have_one_default():
+    assert SearchConfig().expand == EXPAND == 20
