@@ -110,7 +110,8 @@ class RerankedPositions(UnseenPositions):
         if not found:
             return super().__call__(problem, positions, random_state)
         owners = np.array([particle for _, particle in found.values()], dtype=np.intp)
-        picked = self._reranker.pick(list(found), positions.shape[1], random_state, owners)
-        self.seen.update(list(found)[row] for row in picked)
+        architectures = list(found)
+        picked = self._reranker.pick(architectures, positions.shape[1], random_state, owners)
+        self.seen.update(architectures[row] for row in picked)
         steps = np.array([step for step, _ in found.values()], dtype=np.intp)
         return owners[picked], positions[steps[picked], owners[picked]]

@@ -64,7 +64,7 @@ class RankNets:
             optimiser.zero_grad()
             scores = _forward(layers, x[rows.flatten()].expand(FOLDS, -1, -1)).reshape(FOLDS, *rows.shape)
             loss = _loss(scores, seen[:, rows], margins)
-            loss.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss)
             optimiser.step()
             schedule.step()
         self._layers = [layer.detach() for layer in layers]

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import moocore
 import numpy as np
@@ -72,7 +73,7 @@ class Scored:
         """Which have results and keep all constraints, ``(n,)``."""
         return np.asarray(self.violation <= 0)
 
-    @property
+    @cached_property
     def ranks(self) -> Floats:
         """Rank in each objective from 1, the best, those that are not sound at the end, ``(n, n_obj)``."""
         behind = rankdata(self.violation, method="dense") - (1 if self.sound.any() else 0)

@@ -93,7 +93,6 @@ class Reranker:
         cost = int(np.flatnonzero(computed)[0]) if computed.any() else None
         self._ranker = Ranker(self._encoding, problem.n_obj, cost)
         self._results: dict[Genotype, tuple[Floats, float]] = {}
-        self._codes: dict[Genotype, Floats] = {}
         self._expected: dict[Genotype, Floats] = {}
         self._reference: Floats | None = None
         self._aside = False
@@ -109,8 +108,6 @@ class Reranker:
         fresh = {a: i for a, i in zip(architectures, population, strict=True) if a not in self._results}
         if not fresh:
             return
-        for architecture, code in zip(fresh, self._encoding(list(fresh)), strict=True):
-            self._codes[architecture] = code
         known = self._scored()
         for architecture, individual in fresh.items():
             violation = float(individual.CV[0])
@@ -129,9 +126,7 @@ class Reranker:
     def _scored(self) -> Scored:
         """Return all that is known, in the order in which it was learnt."""
         count, n_obj = len(self._results), self._problem.n_obj
-        X = np.array([self._codes[architecture] for architecture in self._results]).reshape(
-            count, self._encoding.width
-        )
+        X = self._encoding(list(self._results))
         F = np.array([objectives for objectives, _ in self._results.values()]).reshape(count, n_obj)
         return Scored(X, F, np.array([violation for _, violation in self._results.values()]))
 

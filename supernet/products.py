@@ -29,7 +29,7 @@ def _processor() -> tuple[str, frozenset[str]]:
 @cache
 def prefers_onednn() -> bool:
     """Return whether oneDNN multiplies float32 matrices faster than torch's default library."""
-    return _processor()[0] == "AuthenticAMD" and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    return _processor()[0] == "AuthenticAMD" and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
 
 @cache

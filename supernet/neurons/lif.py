@@ -21,12 +21,12 @@ from supernet.neurons.kernels import Kernels
 from supernet.neurons.surrogate import Surrogate, sigmoid_step
 
 
-def hard_reset(u: Any, s: Any, x: Any, state: Any, const: Any) -> tuple[Any, ...]:  # noqa: ARG001
+def hard_reset(u: Any, s: Any, x: Any, state: Any, const: Any) -> tuple[Any, ...]:  # noqa: ARG001  # all have one signature
     """Return ``v = u (1 - s)``."""
     return (u * (1 - s),)
 
 
-def soft_reset(u: Any, s: Any, x: Any, state: Any, const: Any) -> tuple[Any, ...]:  # noqa: ARG001
+def soft_reset(u: Any, s: Any, x: Any, state: Any, const: Any) -> tuple[Any, ...]:  # noqa: ARG001  # all have one signature
     """Return ``v = u - s v_threshold``."""
     return (u - s * const.v_threshold,)
 
@@ -36,7 +36,7 @@ def leaky_charge(x: Any, state: Any, const: Any) -> Any:
     return state.v + (x - state.v) * const.leak
 
 
-def plain_charge(x: Any, state: Any, const: Any) -> Any:  # noqa: ARG001
+def plain_charge(x: Any, state: Any, const: Any) -> Any:  # noqa: ARG001  # all have one signature
     """Return ``u = v + x``."""
     return state.v + x
 
@@ -57,7 +57,7 @@ class SpikingNeuron(nn.Module):
         self.equations = equations
         self.executor = executor
 
-    def constants(self, v_threshold: float, tau: float) -> Constants:  # noqa: ARG002
+    def constants(self, v_threshold: float, tau: float) -> Constants:  # noqa: ARG002  # other neurons use tau
         """Return the equations' constants for a firing threshold and a time constant in timesteps."""
         return {"v_threshold": v_threshold}
 

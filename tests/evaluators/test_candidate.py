@@ -93,7 +93,7 @@ def test_scoring_twice_gives_the_same_and_leaves_the_supernet_alone(space, super
 
 
 def test_scoring_does_not_touch_the_global_generators(space, supernet, images):
-    before = torch.get_rng_state(), repr(np.random.get_state())  # noqa: NPY002
+    before = torch.get_rng_state(), repr(np.random.get_state())  # noqa: NPY002  # the global one is what is watched
     score(Candidate(space.largest(), supernet, images), ALL)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert repr(np.random.get_state()) == before[1]  # noqa: NPY002

@@ -218,6 +218,7 @@ def test_a_key_depends_on_names_and_values_only():
 @given(tables())
 def test_plain_values_and_other_processes_give_the_same_space(space):
     written = json.loads(json.dumps(space.to_dict()))
+    # Pickled in memory, as Ray sends a space to its workers; no file is read.
     for other in (TableSpace.from_dict(written), pickle.loads(pickle.dumps(space))):
         assert list(other) == list(space)
         assert other.to_dict() == space.to_dict()
