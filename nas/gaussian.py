@@ -103,6 +103,7 @@ class GaussianProcess:
         noise = np.exp(self._scales[-2])
         self._L = cholesky(self._kernel(X) + (noise + JITTER) * np.eye(len(X)), lower=True)
         self._alpha = cho_solve((self._L, True), self._t)
+        self._left_out: Floats | None = None
 
     def _kernel(self, Z: Floats) -> Floats:
         """Return the covariance of vectors ``(m, width)`` and those predicted from, ``(m, n)``."""
@@ -118,9 +119,10 @@ class GaussianProcess:
 
     def left_out(self) -> Floats:
         """Return what each value is predicted to be from all others, ``(n,)``."""
-        inverse = cho_solve((self._L, True), np.eye(len(self._t)))
-        mean: Floats = self._mean + self._deviation * (self._t - self._alpha / np.diag(inverse))
-        return mean
+        if self._left_out is None:
+            inverse = cho_solve((self._L, True), np.eye(len(self._t)))
+            self._left_out = self._mean + self._deviation * (self._t - self._alpha / np.diag(inverse))
+        return self._left_out
 
 
 def _standard(y: Floats) -> tuple[Floats, float, float]:

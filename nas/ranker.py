@@ -44,6 +44,9 @@ INCREDIBLE, CREDIBLE = 8.0, 0.8
 """A value is not believed that is so many times as far from its expectation as the median one, as long as so large a
 part of all is believed."""
 
+LOOKS = 3
+"""How often incredible values are looked for."""
+
 COMPARABLE = 0.9
 """Part of the better process's tau from which on networks count as well."""
 
@@ -143,12 +146,14 @@ class ObjectiveRanker:
             near: Rows that Gaussian processes learn from.
             rng: Source of all that is drawn.
         """
-        inside = near[scored.sound[near]]
-        taus = [agreement(self._by_rank.left_out(), ranks[near], bands(cost[near])), -np.inf, 0.0]
+        inside, judged = near[scored.sound[near]], bands(cost[near])
+        taus = [agreement(self._by_rank.left_out(), ranks[near], judged), -np.inf, 0.0]
         values, trust = scored.F[:, objective], 0.0
         if len(inside) >= BAND_SIZE and np.ptp(values[inside]) > 0:
-            trust = self._fit_values(scored, values, inside, near, ranks, cost, rng)
-            taus[1] = self._value_tau(scored, near, ranks, cost)
+            self._learn_values(scored.X, values, inside, rng)
+            trust = taus[1] = agreement(self._values_left_out(scored.X, near), ranks[near], judged)
+            if self._believe_less(scored.X, values, rng):
+                taus[1] = agreement(self._values_left_out(scored.X, near), ranks[near], judged)
             order = np.argsort(values[inside], kind="stable")
             self._values, self._at = values[inside][order], self._scores[inside][order]
             self._deviation = float(values[inside].std())
@@ -169,41 +174,30 @@ class ObjectiveRanker:
         self._weights /= self._weights.sum()
         self.value_trust = min(max(trust, 0.0) / taus[0], 1.0) if taus[0] > 0 else 0.0
 
-    def _fit_values(
-        self,
-        scored: Scored,
-        values: Floats,
-        rows: Rows,
-        near: Rows,
-        ranks: Floats,
-        cost: Floats,
-        rng: np.random.Generator,
-    ) -> float:
-        """Learn from those values of rows that are credible, and return Kendall's tau from before any was left out.
-
-        A value is not if it is far from what all others say, and few are; that is looked for again, as those that
-        are wrong hide each other.
-        """
-        self._learn_values(scored.X, values, rows, rng)
-        tau = self._value_tau(scored, near, ranks, cost)
-        for _ in range(3):
-            beside = np.abs(values[self._credible] - self._by_value.left_out())
-            credible = beside <= INCREDIBLE * max(float(np.median(beside)), np.finfo(float).tiny)
-            if credible.all() or credible.sum() < CREDIBLE * len(rows):
-                break
-            self._learn_values(scored.X, values, self._credible[credible], rng)
-        return tau
-
     def _learn_values(self, X: Floats, values: Floats, rows: Rows, rng: np.random.Generator) -> None:
         self._credible = rows
         self._by_value.tune(X[rows], values[rows], rng)
         self._by_value.fit(X[rows], values[rows])
 
-    def _value_tau(self, scored: Scored, near: Rows, ranks: Floats, cost: Floats) -> float:
-        """Return how well the process of values tells the order of ``near``, also of those it has not learnt from."""
-        expected = self._by_value.predict(scored.X[near])
-        expected[np.isin(near, self._credible)] = self._by_value.left_out()
-        return agreement(expected, ranks[near], bands(cost[near]))
+    def _believe_less(self, X: Floats, values: Floats, rng: np.random.Generator) -> bool:
+        """Learn again without values that are incredible, and return whether there were any.
+
+        Such a value is far from what all others say. They are looked for again, as they hide each other.
+        """
+        all_ = self._credible
+        for _ in range(LOOKS):
+            beside = np.abs(values[self._credible] - self._by_value.left_out())
+            credible = beside <= INCREDIBLE * max(float(np.median(beside)), np.finfo(float).tiny)
+            if credible.all() or credible.sum() < CREDIBLE * len(all_):
+                break
+            self._learn_values(X, values, self._credible[credible], rng)
+        return len(self._credible) < len(all_)
+
+    def _values_left_out(self, X: Floats, rows: Rows) -> Floats:
+        """Return what the values of rows are expected to be without having been learnt from."""
+        expected = self._by_value.predict(X[rows])
+        expected[np.isin(rows, self._credible)] = self._by_value.left_out()
+        return expected
 
     def predict(self, Z: Floats) -> tuple[Floats, Floats]:
         """Return normal scores of vectors ``(m, width)`` and the deviation of the members' ones, ``(m,)`` each."""
