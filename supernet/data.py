@@ -13,8 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from spaces import InputError
@@ -105,6 +103,8 @@ class Normalise:
 
 def _hold_out(split: Split, fraction: float) -> tuple[Split, Split]:
     """Return a split without a stratified part, and that part; both shuffled, the same in every run."""
+    from sklearn.model_selection import train_test_split  # noqa: PLC0415  # heavy, and workers split nothing
+
     rest, part = train_test_split(
         np.arange(len(split)),
         test_size=fraction,
@@ -148,6 +148,8 @@ def _checked_test(name: str, train: Split, test: Split, num_classes: int) -> Spl
 
 
 def _digits(_data_dir: str | Path | None) -> ImageData:
+    from sklearn.datasets import load_digits  # noqa: PLC0415  # heavy, and workers read no set
+
     images, labels = load_digits(return_X_y=True)
     pixels = np.round(images.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
     return _three_ways("digits", Split(pixels, labels.astype(np.int64)), None, tuple("0123456789"))

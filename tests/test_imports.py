@@ -48,7 +48,7 @@ def test_spaces_work_without_torch():
 def test_evaluators_work_without_the_search():
     loaded = set(imported_alone("evaluators")["modules"])
     assert "torch" in loaded
-    assert not {"nas", "ray", "pymoo", "optuna", "plotly"} & loaded
+    assert not {"nas", "ray", "pymoo", "optuna", "plotly", "kornia", "sklearn"} & loaded
 
 
 @pytest.mark.parametrize("name", nas.__all__)
