@@ -23,6 +23,7 @@ torch.set_num_threads(1)
 def _trust_the_operating_system(connection, _):
     """Do not wait for the disk at each commit: no test here cuts the power."""
     connection.execute("PRAGMA synchronous = OFF")
+    connection.execute("PRAGMA journal_mode = MEMORY")
 
 
 @pytest.fixture(autouse=True)

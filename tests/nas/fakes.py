@@ -67,6 +67,10 @@ METRICS = 'metrics = ["accuracy", "energy_mj", "parameters", "spikes"]'
 """Line of the recipe; counting dense operations would take half of the time of each evaluation."""
 
 
+LITTLE = ("train_images = 1000", "train_images = 200")
+"""Change of the recipe for runs in which it does not matter what a network has learnt."""
+
+
 def write_recipe(folder, *changes, space=SPACE, name="tiny.toml"):
     """Write the tiny recipe with some texts replaced, and its space, into a folder; return the recipe's path."""
     text = RECIPE

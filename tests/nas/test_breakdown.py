@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from fakes import METRICS, write_recipe
+from fakes import LITTLE, METRICS, write_recipe
 
 import nas
 from evaluators import (
@@ -252,7 +252,7 @@ def owning(tmp_path_factory):
     folder = tmp_path_factory.mktemp("owning")
     (folder / "board.toml").write_text(BOARD, encoding="utf-8")
     metrics = 'metrics = ["accuracy", "energy_mj", "energy_mj:board.toml"]'
-    recipe = write_recipe(folder, (METRICS, metrics), ("epochs = 2", "epochs = 1"))
+    recipe = write_recipe(folder, LITTLE, (METRICS, metrics))
     recipe.write_text(
         recipe.read_text().replace("[search]", '[search]\nobjectives = ["accuracy", "energy_mj:board"]')
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from fakes import METRICS, write_recipe
+from fakes import LITTLE, METRICS, write_recipe
 
 import nas
 from nas.profile import profile_space
@@ -53,7 +53,8 @@ def test_profile_takes_another_input(command):
     assert other["macs"][0] > profile_space(load_space("digits"), 3)["macs"][0]
 
 
-def test_train_says_what_it_did_and_goes_on_or_refuses(command, recipe, tmp_path, snapshot):
+def test_train_says_what_it_did_and_goes_on_or_refuses(command, tmp_path, snapshot):
+    recipe = write_recipe(tmp_path, LITTLE)
     code, out, err = command("train", recipe, "--out", tmp_path / "run")
     assert code == 0
     assert re.fullmatch(
@@ -143,7 +144,8 @@ def test_report_is_written_anew(command, copied):
     assert (copied / "report.html").stat().st_size > 1_000_000
 
 
-def test_runs_go_to_a_folder_of_their_name_by_default(command, recipe, tmp_path, monkeypatch):
+def test_runs_go_to_a_folder_of_their_name_by_default(command, tmp_path, monkeypatch):
+    recipe = write_recipe(tmp_path, LITTLE)
     monkeypatch.chdir(tmp_path)
     code, out, _ = command("train", recipe)
     assert code == 0
@@ -169,6 +171,7 @@ def test_the_version_and_the_commands_are_printed(command):
 
 def run_nas(*arguments, cwd):
     environment = {name: value for name, value in os.environ.items() if name != "SPIKEFRONT_DATA"}
+    environment["OMP_NUM_THREADS"] = "1"  # more would be slower on so little work
     return subprocess.run(
         [NAS, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, check=False, env=environment
     )
@@ -188,7 +191,7 @@ def test_modules_of_a_recipe_are_found_in_the_working_directory(tmp_path):
         "class Depth:\n    metrics = {'depth_cost': 'min'}\n"
         "    def __call__(self, candidate):\n        return {'depth_cost': float(candidate.architecture.depth)}\n"
     )
-    recipe = write_recipe(tmp_path, (METRICS, 'metrics = ["accuracy", "energy_mj", "mine:Depth"]'))
+    recipe = write_recipe(tmp_path, LITTLE, (METRICS, 'metrics = ["accuracy", "energy_mj", "mine:Depth"]'))
     result = run_nas("search", recipe.name, "--out", "run", "--evaluations", 3, "-f", "csv", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     frame = read_csv(result.stdout)

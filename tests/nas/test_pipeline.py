@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fakes import METRICS, SPACE, Listener, write_recipe
+from fakes import LITTLE, METRICS, SPACE, Listener, write_recipe
 
 import nas
 from nas.folder import create_folder
@@ -51,7 +51,7 @@ def exhausted(tmp_path_factory):
         assert old in space
         space = space.replace(old, new)
     folder = tmp_path_factory.mktemp("exhausted")
-    return nas.search(write_recipe(folder, ("epochs = 2", "epochs = 1"), space=space), folder / "run")
+    return nas.search(write_recipe(folder, LITTLE, space=space), folder / "run")
 
 
 def test_shared_architectures_have_the_same_scores_in_both_studies_and_were_scored_once(exhausted):
@@ -218,32 +218,30 @@ def test_an_untrained_run_has_no_supernet_to_load(recipe, tmp_path):
         nas.Run(tmp_path / "run").supernet()
 
 
-def test_without_a_baseline_none_is_run(recipe, tmp_path):
-    run = nas.search(recipe, tmp_path / "run", search={"baseline": False, "evaluations": 7})
+def test_without_a_baseline_none_is_run(recipe, trained):
+    run = nas.search(recipe, trained, search={"baseline": False, "evaluations": 7})
     assert (len(run.evaluations()), len(run.evaluations("random"))) == (7, 0)
     assert run.hypervolume("random") == 0.0
-    assert (tmp_path / "run" / "report.html").exists()
+    assert (trained / "report.html").exists()
 
 
-def test_a_given_reference_is_taken_and_the_largest_architecture_not_scored(recipe, tmp_path):
+def test_a_given_reference_is_taken_and_the_largest_architecture_not_scored(recipe, trained):
     reference = {"accuracy": 0.05, "energy_mj": 1e-4}
-    run = nas.search(recipe, tmp_path / "run", search={"hypervolume_reference": reference, "evaluations": 2})
+    run = nas.search(recipe, trained, search={"hypervolume_reference": reference, "evaluations": 2})
     assert run.reference == reference
     assert run.evaluations("reference").empty
 
 
-def test_one_objective_is_enough(recipe, tmp_path):
-    run = nas.search(
-        recipe, tmp_path / "run", search={"objectives": ["accuracy"], "evaluations": 7, "baseline": False}
-    )
+def test_one_objective_is_enough(recipe, trained):
+    run = nas.search(recipe, trained, search={"objectives": ["accuracy"], "evaluations": 7, "baseline": False})
     front = run.front()
     assert (front["accuracy"] == run.evaluations()["accuracy"].max()).all()
     assert run.hypervolume() == pytest.approx(front["accuracy"].max())
 
 
-def test_three_objectives_work_in_the_order_given(recipe, tmp_path):
+def test_three_objectives_work_in_the_order_given(recipe, trained):
     objectives = ["energy_mj", "accuracy", "parameters"]
-    run = nas.search(recipe, tmp_path / "run", search={"objectives": objectives, "evaluations": 7, "baseline": False})
+    run = nas.search(recipe, trained, search={"objectives": objectives, "evaluations": 7, "baseline": False})
     assert list(run.objectives.items()) == [("energy_mj", "min"), ("accuracy", "max"), ("parameters", "min")]
     assert run.front()["energy_mj"].is_monotonic_increasing
     assert list(run.reference) == objectives
@@ -277,7 +275,7 @@ def tallied(tmp_path, own_module):
         own_module("tally", OWN)
         options = f'[options."tally:Tally"]\nlog = "{tmp_path / "log"}"\nfailing = "{failing}"\n\n[data]'
         metrics = 'metrics = ["tally:Tally", "accuracy", "energy_mj"]'
-        path = write_recipe(tmp_path, (METRICS, metrics), ("[data]", options), ("population = 6", GIVEN))
+        path = write_recipe(tmp_path, LITTLE, (METRICS, metrics), ("[data]", options), ("population = 6", GIVEN))
         run = nas.search(path, tmp_path / "run")
         return run, (tmp_path / "log").read_text().split()
 
@@ -321,6 +319,6 @@ def test_a_reference_that_cannot_be_scored_is_an_error_with_a_way_out(tmp_path, 
     own_module("tally", OWN)
     options = f'[options."tally:Tally"]\nlog = "{tmp_path / "log"}"\nfailing = "all"\n\n[data]'
     metrics = 'metrics = ["tally:Tally", "accuracy", "energy_mj"]'
-    path = write_recipe(tmp_path, (METRICS, metrics), ("[data]", options))
+    path = write_recipe(tmp_path, LITTLE, (METRICS, metrics), ("[data]", options))
     with pytest.raises(InputError, match=r"the largest architecture must be scored .*LookupError.*; set search"):
         nas.search(path, tmp_path / "run")

@@ -14,10 +14,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import ray
-from fakes import METRICS, write_recipe
+from fakes import LITTLE, METRICS, write_recipe
+from test_table_runs import results, write_run
 
 import nas
+from nas.config import load_recipe
 from nas.scoring import build_job
+from nas.table_source import TableSource
 from nas.workers import LocalPool, RayPool, gpu_share, open_pool
 from spaces import InputError
 
@@ -216,15 +219,6 @@ def test_a_stranger_without_the_token_cannot_join_the_ray_that_a_pool_starts(job
     assert "token" in result.stderr.lower()
 
 
-def test_an_architecture_that_is_submitted_twice_is_answered_twice(job, space):
-    with RayPool(job, 1) as pool:
-        for _ in range(2):
-            pool.submit(space.smallest())
-        first, second = pool.collect(), pool.collect()
-    assert first.metrics == second.metrics
-    assert first.failure is None
-
-
 # Ray, started by somebody else
 
 
@@ -298,13 +292,37 @@ def test_a_pool_leaves_a_cluster_that_it_joined(accident):
     assert ray.is_initialized()
 
 
+def test_an_architecture_that_is_submitted_twice_is_answered_twice(cluster, job, space):
+    with RayPool(job, 1) as pool:
+        for _ in range(2):
+            pool.submit(space.smallest())
+        first, second = pool.collect(), pool.collect()
+    assert first.metrics == second.metrics
+    assert first.failure is None
+
+
+def test_both_pools_give_the_values_of_a_split(cluster, tmp_path):
+    job = TableSource.open(load_recipe(write_run(tmp_path)), None).job(tmp_path, None, None)
+    rows = list(job.space)
+    table = results().set_index(["width", "op", "wide"])
+    answers = []
+    for pool in (LocalPool(job), RayPool(job, 1)):
+        with pool:
+            for row in rows:
+                pool.submit(row, "test")
+            found = [pool.collect() for _ in rows]
+        answers.append({e.architecture: dict(e.metrics) for e in found})
+        assert all(answers[-1][row].get("acc") == table.loc[row.values, "acc_held_out"] for row in rows)
+    assert answers[0] == answers[1]
+
+
 def test_a_lone_worker_that_died_once_goes_on_and_standard_output_stays_clean(cluster, command, tmp_path):
     """The only actor is still restarting when the architecture is handed in again: that is no second death."""
     (tmp_path / "calls").mkdir()
     options = f'[options."fatal:Fatal"]\nfolder = "{tmp_path / "calls"}"\nonce = "anything"\n\n[data]'
     reference = "baseline = false\nhypervolume_reference = { accuracy = 0.0, energy_mj = 1e-4 }\n[workers]"
     metrics = 'metrics = ["fatal:Fatal", "accuracy", "energy_mj"]'
-    recipe = write_recipe(tmp_path, (METRICS, metrics), ("[data]", options), ("[workers]", reference))
+    recipe = write_recipe(tmp_path, LITTLE, (METRICS, metrics), ("[data]", options), ("[workers]", reference))
     few = ["--evaluations", 4, "--pool", "ray", "--workers", 1]
     code, out, _ = command("search", recipe, "--out", tmp_path / "run", *few, "-f", "json")
     assert code == 0

@@ -16,8 +16,6 @@ from test_tables import write
 import nas
 from nas.config import load_recipe
 from nas.results import non_dominated
-from nas.table_source import TableSource
-from nas.workers import LocalPool, RayPool
 from spaces import InputError
 
 RECIPES = Path(__file__).parents[2] / "benchmarks" / "tables"
@@ -331,24 +329,6 @@ def test_a_damaged_list_of_rows_is_refused(command, known, tmp_path):
     values["space"]["rows"] = "AAAA"
     (kept / "run.json").write_text(json.dumps(values))
     assert "the rows of a table cannot be read" in refused(command("front", kept))
-
-
-# Workers
-
-
-def test_both_pools_give_the_values_of_a_split(folder, known):
-    job = TableSource.open(load_recipe(folder / "known.toml"), None).job(folder, None, None)
-    rows = list(job.space)
-    table = results().set_index(["width", "op", "wide"])
-    answers = []
-    for pool in (LocalPool(job), RayPool(job, 1)):
-        with pool:
-            for row in rows:
-                pool.submit(row, "test")
-            found = [pool.collect() for _ in rows]
-        answers.append({e.architecture: dict(e.metrics) for e in found})
-        assert all(answers[-1][row].get("acc") == table.loc[row.values, "acc_held_out"] for row in rows)
-    assert answers[0] == answers[1]
 
 
 # The real tables
