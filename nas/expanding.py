@@ -16,7 +16,7 @@ from nas.rerank import Reranker
 from spaces import Genotype, TableSpace
 
 LISTED = 20
-"""Rows of a table that are also looked at for each candidate. Where a table lists some combinations of its genes,
+"""Rows of a table that are looked at in place of each candidate. Where a table lists some combinations of its genes,
 what mating proposes stands for the nearest row, often a far one, but the rows themselves are at hand."""
 
 
@@ -48,10 +48,13 @@ class ExpandedMating(UnseenMating):
             self._begun = True
             self._reranker.learn(pop)
         self._reranker.catch_up()
-        wanted = n_offsprings * self._reranker.expand
+        wanted, space = n_offsprings * self._reranker.expand, problem.space
         candidates: dict[Genotype, NDArray[np.int64] | None] = {}
-        candidates |= self.propose(problem, pop, wanted, random_state, **kwargs)
-        candidates |= self._rows(problem, LISTED * wanted, candidates, random_state)
+        if isinstance(space, TableSpace) and not space.complete:
+            candidates |= self.propose(problem, pop, n_offsprings, random_state, **kwargs)
+            candidates |= self._rows(problem, space, LISTED * wanted, candidates, random_state)
+        else:
+            candidates |= self.propose(problem, pop, wanted, random_state, **kwargs)
         if len(candidates) < n_offsprings:
             candidates |= self.draw(problem, n_offsprings - len(candidates), candidates, random_state)
         architectures = list(candidates)
@@ -66,14 +69,13 @@ class ExpandedMating(UnseenMating):
     def _rows(
         self,
         problem: ArchitectureProblem,
+        space: TableSpace,
         count: int,
         besides: Container[Genotype],
         random_state: np.random.Generator,
     ) -> dict[Genotype, None]:
-        """Return up to so many random unseen rows of a table that lists some combinations of its genes only."""
-        space, seen = problem.space, self.eliminate_duplicates.seen
-        if not isinstance(space, TableSpace) or space.complete:
-            return {}
+        """Return up to so many random unseen rows of a table."""
+        seen = self.eliminate_duplicates.seen
         rows = (space.row(number) for number in random_state.permutation(space.size).tolist())
         unseen = (row for row in rows if row not in seen and row not in besides and problem.admits(row))
         return dict.fromkeys(islice(unseen, count))

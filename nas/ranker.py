@@ -4,7 +4,7 @@ Each objective is predicted in normal scores: the quantile of the standard norma
 architecture would have among all scored ones. It is predicted by
 
 - a Gaussian process on normal scores of ranks,
-- or one on the values themselves, which tell more; what is far from all expectation is left out,
+- or one on the values themselves or their logarithms, which tell more; what is far from all expectation is left out,
 - and networks that learn from the order alone, once there is enough for them, if they are about as good.
 
 What is better is found out by how well the members tell the order within cost bands of architectures that they have
@@ -27,6 +27,7 @@ from scipy.stats import kendalltau, norm, rankdata
 from nas.encoding import Encoding
 from nas.gaussian import GaussianProcess
 from nas.rank_nets import RankNets
+from nas.value_process import ValueProcess
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -39,13 +40,6 @@ NEAREST = 400
 
 ENOUGH = 64
 """Architectures from which on networks learn."""
-
-INCREDIBLE, CREDIBLE = 8.0, 0.8
-"""A value is not believed that is so many times as far from its expectation as the median one, as long as so large a
-part of all is believed."""
-
-LOOKS = 3
-"""How often incredible values are looked for."""
 
 COMPARABLE = 0.9
 """Part of the better process's tau from which on networks count as well."""
@@ -122,7 +116,7 @@ class ObjectiveRanker:
     def __init__(self, encoding: Encoding) -> None:
         self.value_trust = 0.0
         self._by_rank = GaussianProcess(encoding.genes, linear=False)
-        self._by_value = GaussianProcess(encoding.genes, linear=True)
+        self._by_value = ValueProcess(encoding)
         self._nets = RankNets(encoding.width)
         self._learnt = 0
 
@@ -150,13 +144,14 @@ class ObjectiveRanker:
         taus = [agreement(self._by_rank.left_out(), ranks[near], judged), -np.inf, 0.0]
         values, trust = scored.F[:, objective], 0.0
         if len(inside) >= BAND_SIZE and np.ptp(values[inside]) > 0:
-            self._learn_values(scored.X, values, inside, rng)
-            trust = taus[1] = agreement(self._values_left_out(scored.X, near), ranks[near], judged)
-            if self._believe_less(scored.X, values, rng):
-                taus[1] = agreement(self._values_left_out(scored.X, near), ranks[near], judged)
+
+            def tau() -> float:
+                return agreement(self._by_value.left_out(near), ranks[near], judged)
+
+            trust, taus[1] = self._by_value.fit(scored.X, values, inside, tau, rng)
             order = np.argsort(values[inside], kind="stable")
-            self._values, self._at = values[inside][order], self._scores[inside][order]
-            self._deviation = float(values[inside].std())
+            self._values, self._at = self._by_value.scaled(values[inside][order]), self._scores[inside][order]
+            self._deviation = float(self._values.std())
         groups = bands(cost)
         if len(ranks) >= ENOUGH:
             if len(ranks) >= GROWTH * self._learnt:
@@ -174,31 +169,6 @@ class ObjectiveRanker:
         self._weights /= self._weights.sum()
         self.value_trust = min(max(trust, 0.0) / taus[0], 1.0) if taus[0] > 0 else 0.0
 
-    def _learn_values(self, X: Floats, values: Floats, rows: Rows, rng: np.random.Generator) -> None:
-        self._credible = rows
-        self._by_value.tune(X[rows], values[rows], rng)
-        self._by_value.fit(X[rows], values[rows])
-
-    def _believe_less(self, X: Floats, values: Floats, rng: np.random.Generator) -> bool:
-        """Learn again without values that are incredible, and return whether there were any.
-
-        Such a value is far from what all others say. They are looked for again, as they hide each other.
-        """
-        all_ = self._credible
-        for _ in range(LOOKS):
-            beside = np.abs(values[self._credible] - self._by_value.left_out())
-            credible = beside <= INCREDIBLE * max(float(np.median(beside)), np.finfo(float).tiny)
-            if credible.all() or credible.sum() < CREDIBLE * len(all_):
-                break
-            self._learn_values(X, values, self._credible[credible], rng)
-        return len(self._credible) < len(all_)
-
-    def _values_left_out(self, X: Floats, rows: Rows) -> Floats:
-        """Return what the values of rows are expected to be without having been learnt from."""
-        expected = self._by_value.predict(X[rows])
-        expected[np.isin(rows, self._credible)] = self._by_value.left_out()
-        return expected
-
     def predict(self, Z: Floats) -> tuple[Floats, Floats]:
         """Return normal scores of vectors ``(m, width)`` and the deviation of the members' ones, ``(m,)`` each."""
         scores = np.array([member(Z) for member, weight in zip(self._members, self._weights, strict=True) if weight])
@@ -213,13 +183,14 @@ class ObjectiveRanker:
         expected = np.zeros(len(scored.X))
         for member, weight in enumerate(self._weights):
             if weight > 0:
-                scores = self._members[member](scored.X)
-                if member == 0:
-                    scores[near] = self._by_rank.left_out()
-                elif member == 1:
-                    scores[self._credible] = self._from_value(self._by_value.left_out())
+                if member == 1:
+                    scores = self._from_value(self._by_value.left_out(np.arange(len(scored.X))))
                 else:
-                    scores[learnt] = self._from_net(self._nets.left_out(scored.X[learnt]))
+                    scores = self._members[member](scored.X)
+                    if member == 0:
+                        scores[near] = self._by_rank.left_out()
+                    else:
+                        scores[learnt] = self._from_net(self._nets.left_out(scored.X[learnt]))
                 expected += weight * scores
         return expected
 

@@ -206,10 +206,32 @@ def test_a_few_wrong_values_are_not_believed(encoded, rng):
     F[:200][wrong, 0] += 20
     ranker = Ranker(encoding, 2, None)
     ranker.fit(Scored(X[:200], F[:200], np.zeros(200)), rng)
-    believed = ranker._objectives[0]._credible
+    believed = ranker._objectives[0]._by_value._credible
     assert wrong[believed].sum() <= 3
     assert len(believed) >= 170
     assert kendalltau(ranker.predict(X[200:])[0][:, 0], F[200:, 0]).statistic > 0.8
+
+
+@pytest.mark.parametrize(("product", "logarithmic"), [(True, True), (False, False)])
+def test_logarithms_are_learnt_from_where_genes_multiply(product, logarithmic, encoded, rng):
+    encoding, X = encoded
+    F, slopes = objectives(X, rng), np.linspace(0.5, 3, X.shape[1])
+    F[:, 1] = np.exp(X @ slopes) if product else 100 + X @ slopes
+    ranker = Ranker(encoding, 2, None)
+    ranker.fit(Scored(X[:40], F[:40], np.zeros(40)), rng)
+    assert ranker._objectives[1]._by_value.logarithmic is logarithmic
+    assert kendalltau(ranker.predict(X[40:])[0][:, 1], F[40:, 1]).statistic > 0.85
+
+
+@pytest.mark.parametrize("shift", [-1e6, 0.0])
+def test_values_of_both_signs_and_zeros_have_no_logarithms(shift, encoded, rng):
+    encoding, X = encoded
+    F = objectives(X, rng)
+    F[:, 1] = np.where(np.arange(len(X)) % 2, shift, F[:, 1])
+    ranker = Ranker(encoding, 2, None)
+    ranker.fit(Scored(X[:40], F[:40], np.zeros(40)), rng)
+    assert not ranker._objectives[1]._by_value.logarithmic
+    assert np.isfinite(ranker.predict(X[40:])[0]).all()
 
 
 def test_failures_teach_the_rank_and_no_value(encoded, rng):
