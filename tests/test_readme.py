@@ -32,7 +32,7 @@ def short_digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working directory in which the digits recipe takes seconds."""
     folder = tmp_path_factory.mktemp("readme")
     recipe = (ROOT / "nas/recipes/digits.toml").read_text(encoding="utf-8")
-    for key, value in {"epochs": 4, "warmup_epochs": 1, "evaluations": 24, "population": 8}.items():
+    for key, value in {"epochs": 2, "warmup_epochs": 1, "evaluations": 12, "population": 4}.items():
         recipe, count = re.subn(rf"^{key} = .*$", f"{key} = {value}", recipe, flags=re.MULTILINE)
         assert count == 1, f"the digits recipe sets {key}"
     recipe = recipe.replace('pool = "ray"', 'pool = "local"')

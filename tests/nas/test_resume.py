@@ -93,13 +93,12 @@ class Counter:
         self.counts[self.title] = self.counts.get(self.title, 0) + 1
 
 
-def test_a_search_that_was_killed_ends_like_one_that_was_not(finished, recipe, tmp_path, comparable):
-    folder = tmp_path / "run"
-    assert kill(folder, recipe, MOMENTS["late in the search"])
-    kept = nas.Run(folder).evaluations()
+def test_a_search_that_was_killed_ends_like_one_that_was_not(finished, recipe, trained, comparable):
+    assert kill(trained, recipe, MOMENTS["late in the search"])
+    kept = nas.Run(trained).evaluations()
     assert 11 <= (kept["state"] == "complete").sum() <= 16
-    assert nas.Run(folder).evaluations("test").empty
-    again = nas.search(recipe, folder)
+    assert nas.Run(trained).evaluations("test").empty
+    again = nas.search(recipe, trained)
     assert_same(again, finished, comparable)
     done = kept[kept["state"] == "complete"]
     pd.testing.assert_series_equal(

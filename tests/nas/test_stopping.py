@@ -281,7 +281,8 @@ def test_a_run_that_goes_on_has_not_stopped(tmp_path, listener):
 
 
 def test_limits_grow_in_a_folder_and_never_shrink(tmp_path):
-    recipe, folder = write_run(tmp_path), tmp_path / "run"
+    recipe = write_run(tmp_path, ("evaluations = 24", "evaluations = 24\nbaseline = false"))
+    folder = tmp_path / "run"
     nas.search(recipe, folder, search={"seconds": 60.0, "stall": 9})
     for name, least in (("seconds", 60.0), ("stall", 9), ("evaluations", 24)):
         with pytest.raises(InputError, match=rf"search\.{name} can grow in a run folder, not shrink: {least} in"):

@@ -223,7 +223,8 @@ def test_results_of_a_supernet_are_taken_with_the_same_weights_and_scoring_only(
     assert (taken.set_index("key")["accuracy"] == known.loc[taken["key"], "accuracy"]).all()
     assert len(run.evaluations()) == len(taken) + 3
     assert len(run.front())
-    other = nas.search(recipe, tmp_path / "other", run={"seed": 8}, search=search, scoring={"validation_images": 20})
+    others = {"run": {"seed": 8}, "training": {"epochs": 1}, "scoring": {"validation_images": 20}}
+    other = nas.search(recipe, tmp_path / "other", search=search, **others)
     assert other.warm_start.endswith("scored anew, as the runs differ in supernet, scoring")
     assert set(other.evaluations()["key"]) <= set(known.index)
     assert len(other.evaluations()) == 3
