@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -134,7 +135,7 @@ def test_baselines_repeat_from_their_seed_and_may_propose_an_architecture_again(
 
 
 @real
-def test_the_script_measures_and_merges_what_it_is_asked_for(tmp_path):
+def test_the_script_measures_and_merges_what_it_is_asked_for(tmp_path, monkeypatch):
     fixed = ["--data", REAL, "--jobs", "1", "--results", str(tmp_path / "quality")]
 
     def measure(*options):
@@ -150,7 +151,10 @@ def test_the_script_measures_and_merges_what_it_is_asked_for(tmp_path):
     printed = measure("--problems", "spikenas,ofa-corrupted", "--algorithms", "random,nsga2", "--seeds", "2",
                       "--evaluations", "160")  # fmt: skip
     assert "| random |" in printed
-    measure("--problems", "spikenas", "--algorithms", "dynas-t", "--seeds", "1", "--evaluations", "60")
+    script = runpy.run_path(str(ROOT / "benchmarks" / "search_quality.py"))
+    more = ["--problems", "spikenas", "--algorithms", "dynas-t", "--seeds", "1", "--evaluations", "60"]
+    monkeypatch.setattr(sys, "argv", ["search_quality.py", *fixed, *more])
+    script["main"]()
     kept = json.loads((tmp_path / "quality.json").read_text())
     assert kept["problems"].keys() == {"spikenas", "ofa-corrupted"}
     rows = kept["problems"]["spikenas"]["algorithms"]
