@@ -125,7 +125,6 @@ def _on_table(
         return next(scorer.score_together([architecture]))
 
     reference = config.search.hypervolume_reference or source.reference_point(score, reporter)
-    problem.reference = reference
     rows = scorer.score_together(list(problem.space))
     sound = [row.metrics for row in rows if row.failure is None and problem.feasible(row.metrics)]
     points = np.array([problem.point(metrics) for metrics in sound]).reshape(-1, len(problem.objectives))
@@ -163,7 +162,7 @@ def _on_supernet(
                 return evaluate([architecture], pool, store, 0, {}, lambda _: None)[0]
 
             reference = config.search.hypervolume_reference or source.reference_point(score, reporter)
-            problem.reference, traces = reference, []
+            traces = []
             for task in tasks(problem, job):
                 reporter.start(f"{task.algorithm} {task.index + 1}", task.evaluations, problem.objectives)
                 record = MemoryRecord(store)

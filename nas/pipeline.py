@@ -152,7 +152,6 @@ def _search(prepared: Prepared, stores: Mapping[str, Store], pool: Pool, reporte
         found.study.set_user_attr(REFERENCE, point)
 
     problem = build_problem(config, source)
-    problem.reference = found.study.user_attrs[REFERENCE]
     known: dict[Genotype, Evaluation] = reference.known | found.known | random.known
     spent = _find(prepared, problem, found, pool, known, reporter)
     if config.search.baseline:

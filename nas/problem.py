@@ -34,9 +34,6 @@ class ArchitectureProblem(Problem):  # type: ignore[misc]  # pymoo is untyped
         constraints: Bounds on metrics.
         static: Metrics that follow from an architecture alone; none without it.
         fitness: Metric with its sense that algorithms for one number climb; the objectives without it.
-
-    Attributes:
-        reference: Worst value of each objective that counts, by name; None if it is not known.
     """
 
     def __init__(
@@ -55,7 +52,6 @@ class ArchitectureProblem(Problem):  # type: ignore[misc]  # pymoo is untyped
         self._measured = tuple(c for c in constraints if c.metric not in self.static_metrics)
         self._static = static
         self._climbed = fitness
-        self.reference: Mapping[str, float] | None = None
         self._fitness: Fitness | None = None
         self._known: dict[Genotype, Mapping[str, float]] = {}
         super().__init__(
@@ -121,12 +117,6 @@ class ArchitectureProblem(Problem):  # type: ignore[misc]  # pymoo is untyped
     def point(self, values: Mapping[str, float]) -> NDArray[np.float64]:
         """Return the objectives of one evaluation in their natural sense, ``(n_obj,)``."""
         return np.array([values[name] for name in self.objectives])
-
-    def minimised_reference(self) -> NDArray[np.float64] | None:
-        """Return the worst values that count of what is to be minimised, ``(n_obj,)``; None if they are not known."""
-        if self.reference is None or self._fitness is not None:
-            return None
-        return np.asarray(self._signs * self.point(self.reference))
 
     def feasible(self, values: Mapping[str, float]) -> bool:
         """Return whether the metrics of a complete evaluation keep all constraints."""

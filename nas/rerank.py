@@ -94,7 +94,7 @@ class Reranker:
         self._ranker = Ranker(self._encoding, problem.n_obj, cost)
         self._results: dict[Genotype, tuple[Floats, float]] = {}
         self._expected: dict[Genotype, Floats] = {}
-        self._reference = problem.minimised_reference()
+        self._reference: Floats | None = None
         self._aside = False
 
     def catch_up(self) -> None:

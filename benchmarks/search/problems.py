@@ -73,7 +73,6 @@ def _table(recipe: str, folder: Path, quantiles: Mapping[str, float]) -> Arena:
         reference[name] = float(np.quantile(values, worst if sense == "max" else 1 - worst))
     whole = hypervolume(points, source.objectives, reference)
     problem = ArchitectureProblem(source.space, source.objectives)
-    problem.reference = reference
     return Arena(recipe.removesuffix("_s"), problem, job, reference, whole)
 
 
@@ -114,9 +113,7 @@ def ofa(folder: Path) -> Arena:
     objectives: dict[str, Sense] = {"top1": "max", "macs": "min"}
     reference = {"top1": worst, "macs": high}
     whole = hypervolume(np.array([[best, low]]), objectives, reference)
-    problem = ArchitectureProblem(space, objectives)
-    problem.reference = reference
-    return Arena("ofa", problem, OracleJob(oracle, space), reference, whole)
+    return Arena("ofa", ArchitectureProblem(space, objectives), OracleJob(oracle, space), reference, whole)
 
 
 PROBLEMS: dict[str, Callable[[Path], Arena]] = {"spikenas": spikenas, "hwgpt": hwgpt, "ofa": ofa}
