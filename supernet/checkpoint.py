@@ -177,7 +177,7 @@ def _read_index(index: Path, way_out: str) -> tuple[dict[str, Any], bytes]:
         raise InputError(
             f"{index} is not a whole checkpoint: {error.filename}: {error.strerror}; {way_out}"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{index} is not a whole checkpoint: {error!r}; {way_out}") from None
     if hashlib.sha256(blob).hexdigest() != digest:
         raise InputError(f"{index.parent / name} is damaged: its SHA-256 is not that of {index.name}; {way_out}")
@@ -191,8 +191,14 @@ def _strip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        index, _, field = name.partition(".")
-        state.setdefault(int(index), {})[field] = tensor
+        number, _, field = name.partition(".")
+        state.setdefault(int(number), {})[field] = tensor
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, fields in state.items():
+        shape = parameters[index].shape if index in range(len(parameters)) else None
+        found = {field: tensor.shape for field, tensor in fields.items()}
+        if found != {"step": torch.Size(), "exp_avg": shape, "exp_avg_sq": shape}:
+            raise ValueError(f"the optimizer's state of parameter {index} has the shapes {found}")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -188,11 +188,23 @@ def test_damaged_weights_are_refused_and_stay_as_they_are(saved, identity, space
         lambda text: b"[]",
         lambda text: b"3",
         lambda text: b"{}",
+        lambda text: b"[" * 99999,
         lambda text: text.replace(b"supernet-00002", b"supernet-00009"),
         lambda text: text.replace(b"supernet-00002", b"../run/supernet-00002"),
         lambda text: text.replace(b'"supernet-00002.safetensors"', b"7"),
     ],
-    ids=["truncated", "empty", "not text", "list", "number", "no keys", "missing weights", "path", "no name"],
+    ids=[
+        "truncated",
+        "empty",
+        "not text",
+        "list",
+        "number",
+        "no keys",
+        "too deep",
+        "missing weights",
+        "path",
+        "no name",
+    ],
 )
 def test_a_damaged_index_is_refused_and_stays_as_it_is(saved, identity, space, damage):
     folder, _, _ = saved
@@ -231,6 +243,29 @@ def test_weights_of_another_network_under_the_right_digest_are_refused(saved, id
     (folder / INDEX).write_text(json.dumps(index))
     with pytest.raises(InputError, match="does not fit its network: "):
         load_checkpoint(folder, identity, build_supernet(space, 1))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: tensors.pop("optimizer.3.exp_avg"),
+        lambda tensors: tensors.update({"optimizer.3.exp_avg": torch.zeros(1)}),
+        lambda tensors: tensors.update({"optimizer.3.step": torch.zeros(4)}),
+        lambda tensors: tensors.update({"optimizer.999.step": torch.zeros(())}),
+        lambda tensors: tensors.update({"optimizer.x.step": torch.zeros(())}),
+    ],
+    ids=["lost", "another shape", "many steps", "no such parameter", "no number"],
+)
+def test_an_optimisers_state_that_it_cannot_go_on_from_is_refused(change, saved, identity, trained):
+    folder, _, _ = saved
+    tensors = safetensors.torch.load((folder / "supernet-00002.safetensors").read_bytes())
+    change(tensors)
+    blob = safetensors.torch.save(tensors)
+    (folder / "supernet-00002.safetensors").write_bytes(blob)
+    index = json.loads((folder / INDEX).read_text()) | {"sha256": hashlib.sha256(blob).hexdigest()}
+    (folder / INDEX).write_text(json.dumps(index))
+    with pytest.raises(InputError, match="does not fit its network: "):
+        load_checkpoint(folder, identity, *trained(1))
 
 
 @pytest.mark.parametrize(
