@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,9 @@ Columns = Mapping[str, NDArray[Any]]
 
 _NO_VALUE = ["", "nan", "NaN", "NAN", "NA", "N/A", "null", "None"]
 """Cells of a CSV file that are no number of a metric."""
+
+_DAMAGES = (OSError, ValueError, EOFError, MemoryError, OverflowError, zlib.error)
+"""What reading a damaged file raises, whatever its format."""
 
 SHOWN = 30
 """Most column names that an error lists."""
@@ -101,16 +106,16 @@ def _read_npz(path: Path, _: Sequence[str]) -> Columns:
     """Return the columns of an archive: ``name`` of a vector, ``name_0``, ``name_1`` and so on of a matrix."""
     columns: dict[str, NDArray[Any]] = {}
     try:
-        archive = np.load(path)  # pickled objects are refused, as by default
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it holds a single array")
-        with archive:
+        with path.open("rb") as file:  # which NumPy would leave open if it is damaged
+            archive = np.load(file)  # pickled objects are refused, as by default
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it holds a single array")
             for name in archive.files:
                 array = np.atleast_1d(archive[name])
                 flat = array.reshape(len(array), -1) if array.ndim > 1 else array[..., None]
                 for at, column in zip(np.ndindex(array.shape[1:]), np.moveaxis(flat, -1, 0), strict=True):
                     columns["_".join([name, *map(str, at)])] = column
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (*_DAMAGES, KeyError, RuntimeError, zipfile.BadZipFile) as error:
         raise InputError(f"the table {path} must be a NumPy archive of plain arrays: {error}") from None
     return columns
 
@@ -120,7 +125,7 @@ def _read_csv(path: Path, metrics: Sequence[str]) -> Columns:
         frame = pd.read_csv(
             path, keep_default_na=False, na_values=dict.fromkeys(metrics, _NO_VALUE), low_memory=False
         )
-    except (OSError, ValueError, EOFError) as error:
+    except _DAMAGES as error:
         raise InputError(f"the table {path} must be a CSV file with a line of names: {error}") from None
     return _columns(frame)
 
@@ -129,10 +134,9 @@ def _read_parquet(path: Path, _: Sequence[str]) -> Columns:
     if find_spec("pyarrow") is None:  # pandas would ask for it in other words
         raise InputError(f"reading {path} needs pyarrow: pip install 'spikefront[tables]'; or write the table as CSV")
     try:
-        frame = pd.read_parquet(path, engine="pyarrow")
-    except (OSError, ValueError) as error:
+        return _columns(pd.read_parquet(path, engine="pyarrow"))
+    except (*_DAMAGES, import_module("pyarrow").ArrowException) as error:
         raise InputError(f"the table {path} must be a Parquet file: {error}") from None
-    return _columns(frame)
 
 
 def _columns(frame: pd.DataFrame) -> Columns:

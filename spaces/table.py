@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -240,11 +241,21 @@ class TableSpace:
             rows = np.frombuffer(zlib.decompressobj().decompress(packed, bytes_ + 1), kind).reshape(size, -1)
             limits = np.array([len(column.choices) for column in columns])
             sound = rows.shape == (size, len(columns)) and bool(((rows >= 0) & (rows < limits)).all())
-        except (KeyError, TypeError, ValueError, binascii.Error, zlib.error) as error:
+            sound = sound and all(_sound_choices(column.choices) for column in columns)
+            sound = sound and len({column.name for column in columns}) == len(columns)
+            name = str(values["name"])
+        except (KeyError, TypeError, ValueError, OverflowError, binascii.Error, zlib.error) as error:
             raise InputError(f"the rows of a table cannot be read: {error}") from None
         if not sound:
             raise InputError("the rows of a table must be indices into the choices of their columns")
-        return cls(str(values["name"]), columns, rows)
+        return cls(name, columns, rows)
+
+
+def _sound_choices(choices: Sequence[Choice]) -> bool:
+    """Return whether choices are those of one column: different texts, booleans, or finite numbers."""
+    kinds = {str if isinstance(choice, str) else bool if isinstance(choice, bool) else float for choice in choices}
+    numbers = [choice for choice in choices if not isinstance(choice, str)]
+    return len(kinds) == 1 and len(set(choices)) == len(choices) and all(map(math.isfinite, numbers))
 
 
 def _smallest_type(columns: Sequence[Column]) -> np.dtype[Any]:

@@ -147,6 +147,31 @@ def test_files_that_are_no_tables_are_refused(name, content, message, tmp_path):
         read(tmp_path / name)
 
 
+def test_an_archive_that_asks_for_a_password_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", width=np.arange(3))
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(InputError, match=r"must be a NumPy archive of plain arrays: .* is encrypted"):
+        read(tmp_path / "a.npz", ["width"], (), ["width"])
+
+
+def test_a_damaged_gzip_file_is_refused(tmp_path):
+    content = bytearray(gzip.compress(b"width,acc\n" + b"8,0.5\n" * 99))
+    content[12:20] = b"\xff" * 8
+    (tmp_path / "a.csv.gz").write_bytes(content)
+    with pytest.raises(InputError, match="must be a CSV file with a line of names: "):
+        read(tmp_path / "a.csv.gz", ["width"], (), ["acc"])
+
+
+def test_a_parquet_file_whose_texts_are_none_is_refused(tmp_path):
+    pd.DataFrame({"op": ["skip", "conv"], "acc": [0.5, 0.6]}).to_parquet(tmp_path / "a.parquet", compression=None)
+    content = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(content.replace(b"skip", b"\xffkip"))
+    with pytest.raises(InputError, match="must be a Parquet file: "):
+        read(tmp_path / "a.parquet", ["op"], (), ["acc"])
+
+
 def test_archives_with_code_in_them_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", width=np.array([{}, {}], dtype=object))
     with pytest.raises(InputError, match="must be a NumPy archive of plain arrays"):

@@ -1,6 +1,7 @@
 """The rows of a table as a space: exact rows, the nearest one otherwise, and nothing else."""
 
 import json
+import math
 import pickle
 from collections import Counter
 from dataclasses import replace
@@ -244,9 +245,20 @@ def test_columns_of_many_choices_are_kept_whole(choices):
         {"columns": [{"name": "n", "choices": [10], "ordered": True}]},
         {"columns": 7},
         {"name": None, "size": None},
+        {"size": 10**40},
+        {"columns": [{"name": n, "choices": [1, 2, 3], "ordered": True} for n in ("n", "n", "op")]},
+        {"columns": [{"name": n, "choices": [1, 2, 2], "ordered": True} for n in ("n", "kind", "op")]},
+        {"columns": [{"name": n, "choices": [[1], [2], 3], "ordered": True} for n in ("n", "kind", "op")]},
+        {"columns": [{"name": n, "choices": [1, 2, "a"], "ordered": True} for n in ("n", "kind", "op")]},
+        {"columns": [{"name": n, "choices": [1, 2, math.nan], "ordered": True} for n in ("n", "kind", "op")]},
     ],
     ids=str,
 )
 def test_damaged_plain_values_are_refused(mixed, change):
     with pytest.raises(InputError, match="the rows of a table"):
         TableSpace.from_dict({**mixed.to_dict(), **change})
+
+
+def test_plain_values_without_a_name_are_refused(mixed):
+    with pytest.raises(InputError, match="the rows of a table"):
+        TableSpace.from_dict({key: value for key, value in mixed.to_dict().items() if key != "name"})
