@@ -159,7 +159,7 @@ def _read_tables(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"no energy model at {path}; named ones are {energy_model_names()}") from None
-    except ValueError as error:  # not TOML, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or too deep
         raise InputError(f"{path} must be a TOML file: {error}") from None
     except OSError as error:
         raise InputError(f"energy model {path} cannot be read: {error}") from None

@@ -47,7 +47,7 @@ def write_page(path: Path, title: str, sections: Iterable[str]) -> None:
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body>{''.join(sections)}</body></html>"
     )
-    write_atomically(path, page.encode())
+    write_atomically(path, page.encode(errors="backslashreplace"))  # what was an odd file name in a failure
 
 
 def figure_html(figure: go.Figure, name: str, *, with_library: bool) -> str:

@@ -38,5 +38,5 @@ def load_space(name_or_path: str | Path) -> SearchSpace:
         raise InputError(f"no space file at {path}; named spaces are {space_names()}") from None
     except (OSError, InputError) as error:
         raise InputError(f"{path}: {error}") from None
-    except ValueError as error:  # not TOML, not UTF-8, or a number beyond all bounds
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, too deep, or a number beyond all bounds
         raise InputError(f"{path} must be a TOML file: {error}") from None

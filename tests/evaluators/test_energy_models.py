@@ -127,9 +127,10 @@ def test_a_model_without_a_source_or_figures_is_refused(key):
     [
         (b"title = ", "must be a TOML file"),
         (b"\xff", "must be a TOML file"),
+        (b"title = " + b"[" * 9999, "must be a TOML file"),
         (None, r"no energy model at .*broken.toml; named ones are \['sop45'"),
     ],
-    ids=["no TOML", "no UTF-8", "no file"],
+    ids=["no TOML", "no UTF-8", "too deep", "no file"],
 )
 def test_a_file_that_cannot_be_read_is_refused(content, text, tmp_path):
     path = tmp_path / "broken.toml"

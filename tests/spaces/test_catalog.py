@@ -134,7 +134,9 @@ def test_a_folder_is_no_space_file(tmp_path):
         load_space(tmp_path / "folder.toml")
 
 
-@pytest.mark.parametrize("text", ["name = ", "[genes\n", "name = 'a'\nname = 'b'", b"name = '\xff'"])
+@pytest.mark.parametrize(
+    "text", ["name = ", "[genes\n", "name = 'a'\nname = 'b'", b"name = '\xff'", "a = " + "[" * 9999], ids=range(5)
+)
 def test_a_file_that_is_not_toml_is_refused(write, text):
     with pytest.raises(InputError, match=r"own\.toml must be a TOML file: "):
         load_space(write(text))
