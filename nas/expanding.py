@@ -63,7 +63,7 @@ class ExpandedMating(UnseenMating):
         vectors = [candidates[architecture] for architecture in picked]
         X = [problem.space.encode(a) if x is None else x for a, x in zip(picked, vectors, strict=True)]
         offspring = Population.new(X=np.array(X)) if X else Population.empty()
-        self._reranker.asked = offspring
+        self._reranker.expect(offspring)
         return offspring
 
     def _rows(
@@ -84,7 +84,7 @@ class ExpandedMating(UnseenMating):
 class RerankedPositions(UnseenPositions):
     """Moves each particle of a swarm to one of its unseen positions, which a reranker picks.
 
-    A particle without any stays where it is, unless all would; then they go to random unseen architectures.
+    A particle without any goes to a random unseen architecture, and stays where it is when none is left.
 
     Args:
         reranker: Picks.
@@ -116,4 +116,11 @@ class RerankedPositions(UnseenPositions):
         picked = self._reranker.pick(architectures, positions.shape[1], random_state, owners)
         self.seen.update(architectures[row] for row in picked)
         steps = np.array([step for step, _ in found.values()], dtype=np.intp)
-        return owners[picked], positions[steps[picked], owners[picked]]
+        moved, chosen = owners[picked].tolist(), list(positions[steps[picked], owners[picked]])
+        for particle in sorted(set(range(positions.shape[1])) - set(moved)):
+            drawn = self._any(problem, random_state)
+            if drawn is not None:
+                self.seen.add(drawn[0])
+                moved.append(particle)
+                chosen.append(drawn[1])
+        return np.array(moved, dtype=np.intp), np.array(chosen, dtype=np.float64).reshape(-1, problem.n_var)

@@ -136,6 +136,8 @@ def read_run(folder: Path) -> dict[str, Any]:
         values.setdefault("energy_models", None)  # a folder from before runs owned them
         values.setdefault("table", None)  # or from before there were any
         values.setdefault("warm_start", None)
+        if isinstance(values.get("recipe"), dict) and isinstance(values["recipe"].get("search"), dict):
+            values["recipe"]["search"].setdefault("expand", 1)  # what runs did before there was a reranker
     if (
         not isinstance(values, dict)
         or set(values) != keys

@@ -38,7 +38,7 @@ def read_architectures(path: Path, space: Space) -> list[Genotype]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} must be a JSON file that can be read: {error}") from None
     if not isinstance(values, list):
         raise InputError(f"{path} must hold a list of architectures, got {type(values).__name__}")

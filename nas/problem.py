@@ -18,6 +18,9 @@ from nas.constraints import Constraint, squash
 from nas.fitness import Fitness, MeanFitness, MetricFitness, signs
 from spaces import Genotype, Space
 
+REMEMBERED = 2**16
+"""Architectures whose static metrics are kept, as candidates come back."""
+
 FAILED, SOUND = 1.0, -1.0
 """Constraint values: pymoo takes above 0 as violated."""
 
@@ -123,7 +126,7 @@ class ArchitectureProblem(Problem):  # type: ignore[misc]  # pymoo is untyped
         return all(constraint.excess(values[constraint.metric]) == 0 for constraint in self.constraints)
 
     def static(self, architecture: Genotype) -> Mapping[str, float]:
-        """Return the static metrics of an architecture, computed without weights, once.
+        """Return the static metrics of an architecture, computed without weights.
 
         Raises:
             InputError: If an evaluator that calls itself static cannot give them.
@@ -131,6 +134,8 @@ class ArchitectureProblem(Problem):  # type: ignore[misc]  # pymoo is untyped
         if self._static is None:
             return {}
         if architecture not in self._known:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
             self._known[architecture] = self._static(architecture)
         return self._known[architecture]
 

@@ -151,7 +151,7 @@ class ObjectiveRanker:
             trust, taus[1] = self._by_value.fit(scored.X, values, inside, tau, rng)
             order = np.argsort(values[inside], kind="stable")
             self._values, self._at = self._by_value.scaled(values[inside][order]), self._scores[inside][order]
-            self._deviation = float(self._values.std())
+            self._deviation = float(self._values.std()) or 1.0
         groups = bands(cost)
         if len(ranks) >= ENOUGH:
             if len(ranks) >= GROWTH * self._learnt:
@@ -220,20 +220,24 @@ class Ranker:
         encoding: How architectures are encoded.
         n_obj: Number of objectives.
         cost: Objective that cost bands are of; the best predicted one without it.
+        predicted: Objectives that are predicted, all of them by default; the others get the score 0.
     """
 
-    def __init__(self, encoding: Encoding, n_obj: int, cost: int | None) -> None:
-        self._objectives = [ObjectiveRanker(encoding) for _ in range(n_obj)]
+    def __init__(
+        self, encoding: Encoding, n_obj: int, cost: int | None, predicted: Sequence[int] | None = None
+    ) -> None:
+        self._n_obj = n_obj
+        self._objectives = {k: ObjectiveRanker(encoding) for k in (range(n_obj) if predicted is None else predicted)}
         self._given = cost
         self.cost = cost or 0
 
     def fit(self, scored: Scored, rng: np.random.Generator) -> None:
         """Learn from all that is known."""
         ranks, near = scored.ranks, _near(scored, rng)
-        taus = [member.fit_ranks(scored, ranks[:, k], near, rng) for k, member in enumerate(self._objectives)]
+        taus = {k: member.fit_ranks(scored, ranks[:, k], near, rng) for k, member in self._objectives.items()}
         if self._given is None:
-            self.cost = int(np.argmax(taus))
-        for k, member in enumerate(self._objectives):
+            self.cost = max(taus, key=lambda k: taus[k])
+        for k, member in self._objectives.items():
             member.fit(scored, k, ranks[:, k], self.costs(ranks, k), near, rng)
         self._scored, self._near = scored, near
 
@@ -243,19 +247,24 @@ class Ranker:
 
     def costs(self, ranks: Floats, objective: int) -> Floats:
         """Return what cost bands of an objective are of: ranks in the cost, or in another one for the cost itself."""
-        if len(self._objectives) == 1:
+        if self._n_obj == 1:
             return np.zeros(len(ranks))
         other = self.cost if objective != self.cost else int(self.cost == 0)
         return ranks[:, other]
 
     def left_out(self) -> Floats:
         """Return what each known architecture is expected to have from all others, normal scores ``(n, n_obj)``."""
-        return np.column_stack([member.left_out(self._scored, self._near) for member in self._objectives])
+        expected = np.zeros((len(self._scored.X), self._n_obj))
+        for k, member in self._objectives.items():
+            expected[:, k] = member.left_out(self._scored, self._near)
+        return expected
 
     def predict(self, Z: Floats) -> tuple[Floats, Floats]:
         """Return normal scores of vectors ``(m, width)`` and the ensemble's spread, ``(m, n_obj)`` each."""
-        scores, spread = zip(*(member.predict(Z) for member in self._objectives), strict=True)
-        return np.column_stack(scores), np.column_stack(spread)
+        scores, spread = np.zeros((2, len(Z), self._n_obj))
+        for k, member in self._objectives.items():
+            scores[:, k], spread[:, k] = member.predict(Z)
+        return scores, spread
 
 
 def _near(scored: Scored, rng: np.random.Generator) -> Rows:

@@ -81,11 +81,15 @@ def open_warm_start(config: RunConfig, folder: Path, space: Space) -> WarmStart 
     if kept is not None and kept.get("path") == path:
         return WarmStart.from_dict(kept, space, str(folder / RUN))
     source = Path(path)
-    if (source / RUN).is_file():
+    try:
+        is_run, is_file, is_folder = (source / RUN).is_file(), source.is_file(), source.is_dir()
+    except (OSError, ValueError) as error:  # too long, or with a character that no path has
+        raise InputError(f"search.warm_start must be a path, got {path[:100]!r}: {error}") from None
+    if is_run:
         return _of_run(source, space)
-    if source.suffix not in SUFFIXES or not source.is_file():
-        fact = f"{path}, which has no {RUN}" if source.is_dir() else path
-        fact = fact if source.exists() else f"{path}, which does not exist"
+    if source.suffix not in SUFFIXES or not is_file:
+        fact = f"{path}, which has no {RUN}" if is_folder else path
+        fact = fact if is_file or is_folder else f"{path}, which does not exist"
         raise InputError(
             f"search.warm_start must be a run folder or a file of architectures, one of {list(SUFFIXES)}, got {fact}"
         )

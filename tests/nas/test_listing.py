@@ -71,6 +71,7 @@ def folder(tmp_path_factory):
             '[{"width": true, "op": "conv", "wide": true}]',
             "width must be one of [8, 16, 32, 64, 128], got True",
         ),
+        ("list.json", "[" * 200_000, "list.json must be a JSON file that can be read"),
     ],
 )
 def test_what_a_search_cannot_begin_with_is_refused(file, content, text, folder, tmp_path, command):
@@ -82,3 +83,8 @@ def test_what_a_search_cannot_begin_with_is_refused(file, content, text, folder,
     err = refused(command("search", folder / "known.toml", "--out", tmp_path / "run", "--warm-start", path))
     assert text in err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_path_that_no_file_can_have_is_refused(folder, tmp_path, command):
+    err = refused(command("search", folder / "known.toml", "--out", tmp_path / "run", "--warm-start", "a" * 5000))
+    assert "search.warm_start must be a path" in err

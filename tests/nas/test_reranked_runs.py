@@ -1,5 +1,8 @@
 """Runs whose search has a reranker: what decides it, what is kept of it, and what a killed one does."""
 
+import json
+import shutil
+
 import pytest
 from test_cli_refusals import refused
 from test_table_runs import write_run
@@ -61,3 +64,24 @@ def test_an_expansion_out_of_range_is_refused(value, command, folder, tmp_path):
 
 def test_the_recipe_and_the_function_have_one_default():
     assert SearchConfig().expand == EXPAND == 20
+
+
+@pytest.mark.parametrize("name", ["nsga2", "rvea", "mo-qpso", "qpso"])
+def test_a_larger_budget_goes_on_with_what_the_smaller_one_proposed(name, folder, tmp_path):
+    """A schedule that was spread anew would replay to other architectures, beside those that are there."""
+    recipe = folder / "known.toml"
+    small = nas.search(recipe, tmp_path / "run", search={"algorithm": name, "evaluations": 12})
+    before = small.evaluations()["key"].tolist()
+    grown = nas.search(recipe, tmp_path / "run", search={"algorithm": name, "evaluations": 18})
+    assert grown.evaluations()["key"].tolist()[:12] == before
+    assert len(grown.evaluations()) == 18
+
+
+def test_a_folder_from_before_there_was_a_reranker_goes_on_without_one(run, command, folder, tmp_path):
+    old = shutil.copytree(run.folder, tmp_path / "old")
+    values = json.loads((old / "run.json").read_text())
+    del values["recipe"]["search"]["expand"]
+    (old / "run.json").write_text(json.dumps(values))
+    assert nas.Run(old).config.search.expand == 1
+    err = refused(command("search", folder / "known.toml", "--out", old))
+    assert "search.expand (1 there, 3 here)" in err
