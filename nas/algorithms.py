@@ -244,23 +244,25 @@ class Row:
         fewest: Objectives that it needs.
         scalar: Whether it climbs one number, which is made of the objectives (:meth:`ArchitectureProblem.scalar`).
         reals: Whether it moves in reals, ``[0, n)`` per gene, and not in indices.
+        steady: Whether it can be told results one by one; else they are told by generations.
     """
 
     build: Callable[[Plan], Algorithm]
     fewest: int = 2
     scalar: bool = False
     reals: bool = False
+    steady: bool = True
 
 
 ALGORITHMS: dict[str, Row] = {
-    "age-moea2": Row(_age_moea2),
+    "age-moea2": Row(_age_moea2, steady=False),
     "ga": Row(_ga, fewest=1, scalar=True),
-    "mo-qpso": Row(_mo_qpso, reals=True),
+    "mo-qpso": Row(_mo_qpso, reals=True, steady=False),
     "nsga2": Row(_nsga2, fewest=1),
     "nsga3": Row(_nsga3),
-    "qpso": Row(_qpso, fewest=1, scalar=True, reals=True),
+    "qpso": Row(_qpso, fewest=1, scalar=True, reals=True, steady=False),
     "random": Row(lambda plan: RandomSearch(plan.population, plan.seen), fewest=1),
-    "rvea": Row(_rvea),
+    "rvea": Row(_rvea, steady=False),
     "sms-emoa": Row(_sms_emoa),
     "spea2": Row(_spea2),
     "unsga3": Row(_unsga3),

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from nas.options import (
+    AddressOption,
     AlgorithmOption,
     ConstraintOption,
     DataOption,
@@ -21,6 +22,7 @@ from nas.options import (
     ExpandOption,
     FitnessOption,
     FormatOption,
+    ModeOption,
     OutOption,
     PoolOption,
     RecipeArgument,
@@ -28,10 +30,12 @@ from nas.options import (
     SecondsOption,
     SeedOption,
     StallOption,
+    TimeoutOption,
     WarmStartOption,
     WorkersOption,
     given,
     parse_bounds,
+    worker_count,
 )
 from nas.printing import Format, fitting, print_frame, say_dropped
 from spaces import InputError
@@ -187,8 +191,11 @@ def search(
     constraint: ConstraintOption = None,
     fitness: FitnessOption = None,
     warm_start: WarmStartOption = None,
+    mode: ModeOption = None,
     pool: PoolOption = None,
     workers: WorkersOption = None,
+    address: AddressOption = None,
+    timeout: TimeoutOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Run a recipe to its report, or finish a run that was interrupted."""
@@ -200,11 +207,10 @@ def search(
     config = load_recipe(recipe)
     bounds = None if constraint is None else {**config.search.constraints, **parse_bounds(constraint)}
     changed = given(algorithm=algorithm, evaluations=evaluations, expand=expand, seconds=seconds, stall=stall)
-    changed |= given(constraints=bounds, fitness=fitness, warm_start=warm_start)
+    changed |= given(constraints=bounds, fitness=fitness, warm_start=warm_start, mode=mode)
+    scoring = given(pool=pool, count=worker_count(workers), address=address, timeout=timeout)
     with Bars() as bars, redirect_stdout(sys.stderr):  # Ray speaks on standard output, which is for the result
-        run = pipeline.search(
-            config, out, data_dir, bars, run=given(seed=seed), search=changed, workers=given(pool=pool, count=workers)
-        )
+        run = pipeline.search(config, out, data_dir, bars, run=given(seed=seed), search=changed, workers=scoring)
     _print_front(run, output)
     if output is Format.TABLE:
         line = f"hypervolume {run.hypervolume():.4f}"

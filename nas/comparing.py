@@ -156,7 +156,7 @@ def _on_supernet(
         store = Store(open_storage(prepared.folder), STUDY, source.space, source.objectives)
         job = source.job(prepared.folder, store, reporter)
         problem = build_problem(config, source)
-        with open_pool(pools.pool, job, pools.count) as pool:
+        with open_pool(pools, job) as pool:
 
             def score(architecture: Genotype) -> Evaluation:
                 return evaluate([architecture], pool, store, 0, {}, lambda _: None)[0]

@@ -92,6 +92,8 @@ class SearchConfig(_Table):
     Attributes:
         objectives: Metrics that the front is over, in order.
         algorithm: A row of ``nas.algorithms.ALGORITHMS``.
+        mode: ``async`` gives every free worker the next proposal at once, ``generational`` waits for the whole
+            generation, and finds the same with any workers; ``auto`` is async with more than one worker.
         population: Architectures of a generation.
         expand: Candidates per architecture of a generation, of which a reranker picks; 1 for no reranker.
         evaluations: Budget.
@@ -106,6 +108,7 @@ class SearchConfig(_Table):
 
     objectives: Annotated[tuple[str, ...], Field(min_length=1)] = ("accuracy", "energy_mj")
     algorithm: str = "nsga2"
+    mode: Literal["auto", "async", "generational"] = "auto"
     population: Annotated[int, Field(ge=2)] = 20
     expand: Annotated[int, Field(ge=1, le=MOST_EXPANDED)] = 20
     evaluations: Positive = 300
@@ -119,11 +122,30 @@ class SearchConfig(_Table):
 
 
 class WorkersConfig(_Table):
-    """Who scores: this process, or Ray actors, each on ``threads`` cores."""
+    """Who scores: this process, or Ray actors.
+
+    Attributes:
+        pool: ``local``, this process, or ``ray``.
+        count: Ray actors, or ``auto`` for as many as the cluster has room for at the time.
+        threads: Cores of each.
+        address: Ray cluster to join, as ``auto`` or ``host:port``; without one a run starts its own here.
+        timeout: Seconds that the scoring of one architecture may take; then it is tried once more, and has failed.
+        runtime_env: What Ray is to bring to the actors' machines, as it takes it.
+    """
 
     pool: Literal["local", "ray"] = "ray"
-    count: Positive = 2
+    count: Positive | Literal["auto"] = 2
     threads: Positive = 1
+    address: Annotated[str, Field(min_length=1)] | None = None
+    timeout: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    runtime_env: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _this_process_stops_nothing(self) -> WorkersConfig:
+        if self.pool == "local" and (self.timeout or self.address):
+            key = "timeout" if self.timeout else "address"
+            raise InputError(f"workers.{key} is for Ray workers, got it with pool 'local'; set workers.pool to 'ray'")
+        return self
 
 
 class RunConfig(_Table):

@@ -39,7 +39,15 @@ WarmStartOption = Annotated[
     str | None, typer.Option(help="Run folder, or .json or .csv file of architectures, to begin with.")
 ]
 PoolOption = Annotated[str | None, typer.Option(help="local or ray, instead of the recipe's.")]
-WorkersOption = Annotated[int | None, typer.Option(help="Ray workers instead of the recipe's.")]
+WorkersOption = Annotated[str | None, typer.Option(help="Ray workers instead of the recipe's: a number, or auto.")]
+ModeOption = Annotated[str | None, typer.Option(help="async or generational, instead of the recipe's.")]
+AddressOption = Annotated[str | None, typer.Option(help="Ray cluster to join: auto, or HOST:PORT.")]
+TimeoutOption = Annotated[float | None, typer.Option(help="Seconds that the scoring of one architecture may take.")]
+
+
+def worker_count(text: str | None) -> int | str | None:
+    """Return the number of workers that an option gives; whatever is no number is left for the recipe's rules."""
+    return int(text) if text is not None and text.isascii() and text.isdecimal() else text
 
 
 def given(**values: Any) -> dict[str, Any]:

@@ -16,7 +16,9 @@ from nas.config import RunConfig, load_recipe
 from nas.constraints import parse_constraints
 from nas.evaluation import Evaluation
 from nas.folder import create_folder, hold, read_run
-from nas.loop import evaluate, run_search
+from nas.interrupt import drained
+from nas.loop import evaluate
+from nas.modes import Mode, run_in, settle_mode
 from nas.problem import ArchitectureProblem
 from nas.progress import Reporter, Silent
 from nas.report import write_report
@@ -32,6 +34,10 @@ from nas.warm import WarmStart, admitted, open_warm_start, proposed, question, t
 from nas.workers import Pool, open_pool
 from spaces import Genotype, InputError
 from supernet.download import data_folder
+
+PLANNED = "planned"
+"""User attribute of the study ``search``: the evaluations that it began with. Schedules are spread over them also
+when it goes on with more, as a search that goes on is the one that it was."""
 
 RUNS = Path("runs")
 """Folder of run folders, in the working directory."""
@@ -130,7 +136,7 @@ def _run(prepared: Prepared, reporter: Reporter) -> Run:
     storage = open_storage(folder)  # before the training, so that a damaged one is found at once
     stores = {name: Store(storage, name, source.space, source.objectives) for name in STUDIES}
     job = source.job(folder, stores["search"], reporter)
-    with open_pool(config.workers.pool, job, config.workers.count) as pool:
+    with open_pool(config.workers, job) as workers, drained(workers, reporter.say) as pool:
         _search(prepared, stores, pool, reporter)
     run = Run(folder)
     run.front().to_csv(folder / "front.csv", index=False)
@@ -153,12 +159,14 @@ def _search(prepared: Prepared, stores: Mapping[str, Store], pool: Pool, reporte
 
     problem = build_problem(config, source)
     known: dict[Genotype, Evaluation] = reference.known | found.known | random.known
-    spent = _find(prepared, problem, found, pool, known, reporter)
+    mode = settle_mode(config.search.mode, config.workers, found)
+    spent = _find(prepared, mode, problem, found, pool, known, reporter)
     if config.search.baseline:
         reporter.start("random", spent, objectives)
         algorithm = build_algorithm("random", problem, config.search.population, _seed(config, 1))
         known = reference.known | found.known | random.known
-        run_search(problem, algorithm, pool, random, spent, known, reporter.evaluated)
+        population, heard = config.search.population, reporter.evaluated
+        run_in(mode, "random", problem, algorithm, population, pool, random, spent, known, heard)
 
     if source.tested:
         front = _front(found, problem)
@@ -168,6 +176,7 @@ def _search(prepared: Prepared, stores: Mapping[str, Store], pool: Pool, reporte
 
 def _find(
     prepared: Prepared,
+    mode: Mode,
     problem: ArchitectureProblem,
     store: Store,
     pool: Pool,
@@ -182,10 +191,11 @@ def _find(
     reporter.start("search", search.evaluations, problem.objectives)
     start = _begin(prepared, store, pool, known, reporter, limits)
     population, seed = search.population, _seed(prepared.config, 0)
-    algorithm = build_algorithm(
-        search.algorithm, problem, population, seed, search.evaluations, start.results, search.expand
-    )
-    ending = run_search(problem, algorithm, pool, store, search.evaluations, known, reporter.evaluated, limits, start)
+    planned = study.user_attrs.get(PLANNED, search.evaluations)
+    study.set_user_attr(PLANNED, planned)
+    algorithm = build_algorithm(search.algorithm, problem, population, seed, planned, start.results, search.expand)
+    name, budget, heard = search.algorithm, search.evaluations, reporter.evaluated
+    ending = run_in(mode, name, problem, algorithm, population, pool, store, budget, known, heard, limits, start)
     if algorithm.reranker is not None:
         study.set_user_attr(RERANKING, algorithm.reranker.log())
     study.set_user_attr(STOPPED, ending.reason)

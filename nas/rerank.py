@@ -79,7 +79,7 @@ class Reranker:
 
     Attributes:
         trace: How well each batch was ranked.
-        asked: Individuals that were picked last.
+        asked: Individuals that were picked and not yet learnt from.
     """
 
     def __init__(self, problem: ArchitectureProblem, expand: int) -> None:
@@ -91,16 +91,21 @@ class Reranker:
         computed = problem.foretell([])[1]
         self._predicted = np.flatnonzero(~computed)
         cost = int(np.flatnonzero(computed)[0]) if computed.any() else None
-        self._ranker = Ranker(self._encoding, problem.n_obj, cost)
+        self._ranker = Ranker(self._encoding, problem.n_obj, cost, self._predicted.tolist())
         self._results: dict[Genotype, tuple[Floats, float]] = {}
         self._expected: dict[Genotype, Floats] = {}
         self._reference: Floats | None = None
         self._aside = False
 
+    def expect(self, individuals: Population) -> None:
+        """Take individuals that are to be learnt from once they are evaluated."""
+        self.asked = Population.merge(self.asked, individuals)
+
     def catch_up(self) -> None:
-        """Learn from what was picked last, once it is evaluated."""
-        if all("F" in individual.evaluated for individual in self.asked):
-            self.learn(self.asked)
+        """Learn from what is evaluated of all that was picked."""
+        evaluated = np.array(["F" in individual.evaluated for individual in self.asked], dtype=bool)
+        self.learn(self.asked[evaluated])
+        self.asked = self.asked[~evaluated]
 
     def learn(self, population: Population) -> None:
         """Take evaluated individuals; those that are known are passed over."""
@@ -136,16 +141,16 @@ class Reranker:
         Both are expected without having been learnt from.
         """
         rows = [row for row, architecture in enumerate(fresh, len(known.X)) if architecture in self._expected]
-        expected = [self._expected[architecture] for architecture in fresh if architecture in self._expected]
-        self._expected = {}
+        expected = [self._expected.pop(architecture) for architecture in fresh if architecture in self._expected]
         now = self._scored().ranks
-        before = now[: len(known.X)]
+        before = now[: len(self._left_out)]
         size = max(len(before) // BANDS, min(len(before), BANDS))
         agreeing = []
         for k in self._predicted.tolist():
             costs = self._ranker.costs(now, k)
             for row, scores in zip(rows, expected, strict=True):
-                like = np.argsort(np.abs(costs[: len(before)] - costs[row]), kind="stable")[:size]
+                apart = np.abs(costs[: len(before)] - costs[row])
+                like = np.flatnonzero(apart <= np.partition(apart, size - 1)[size - 1])
                 actual, guessed = np.sign(before[like, k] - now[row, k]), np.sign(self._left_out[like, k] - scores[k])
                 agreeing.append((actual * guessed)[actual != 0])
         pairs = np.concatenate(agreeing) if agreeing else np.zeros(0)
@@ -170,20 +175,24 @@ class Reranker:
             return []
         picks = Picks(np.arange(len(candidates)) if owners is None else owners)
         with threadpool_limits(1), threads(1):  # their number changes the last bits of sums
-            self._pick(picks, candidates, count, rng)
+            expected = self._pick(picks, candidates, count, rng)
+        if len(expected):
+            self._expected |= {candidates[row]: expected[row] for row in picks.taken}
         return picks.taken
 
-    def _pick(self, picks: Picks, candidates: Sequence[Genotype], count: int, rng: np.random.Generator) -> None:
+    def _pick(self, picks: Picks, candidates: Sequence[Genotype], count: int, rng: np.random.Generator) -> Floats:
+        """Pick up to ``count`` candidates, and return the scores of all, ``(n, n_obj)``, or none if it has none."""
         scored = self._scored()
         first = np.arange(len(candidates), dtype=np.float64)
         explored = int(EXPLORED * count + rng.random())
+        expected = np.empty((0, scored.F.shape[1]))
         if scored.sound.sum() >= LEAST:
             if self._reference is None:
                 self._reference = scored.F[scored.sound].max(axis=0)
             self._ranker.fit(scored, rng)
             scores, spread = self._ranker.predict(self._encoding(candidates))
             F = self._values(scored, scores, candidates)
-            self._expected = dict(zip(candidates, scores, strict=True))
+            expected = scores
             self._left_out = self._ranker.left_out()
             if not self._aside:
                 if len(candidates) > self.expand * count:
@@ -195,6 +204,7 @@ class Reranker:
                 self._pick_best(picks, scores, F, scored, count, rng)
         while len(picks.taken) < count and picks.free.any():
             picks.take_least(first)
+        return expected
 
     def _pick_best(
         self, picks: Picks, scores: Floats, F: Floats, scored: Scored, count: int, rng: np.random.Generator

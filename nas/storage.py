@@ -32,7 +32,11 @@ STUDIES = ("reference", "search", "random", "test")
 GENERATION, KEY, FAILURE, DURATION = "generation", "key", "failure", "duration"
 """User attributes of a trial beside its metrics; ``duration`` is in seconds."""
 
-_BOOKKEEPING = frozenset({GENERATION, KEY, FAILURE, DURATION})
+AFTER, TOLD = "after", "told"
+"""User attributes of a trial of an asynchronous search: how many results were told when it was proposed, and which of
+those told its own is."""
+
+_BOOKKEEPING = frozenset({GENERATION, KEY, FAILURE, DURATION, AFTER, TOLD})
 _DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 
 
@@ -99,11 +103,17 @@ class Store:
             self._study_id = storage.get_study_id_from_name(name)
             self._trials: dict[Genotype, int] = {}
             self.known: dict[Genotype, Evaluation] = {}
+            self._after: dict[Genotype, int] = {}
+            self._told: dict[Genotype, int] = {}
             for trial in self.study.get_trials(deepcopy=False):
                 architecture = read_architecture(trial, space)
                 self._trials[architecture] = trial._trial_id
+                if AFTER in trial.user_attrs:
+                    self._after[architecture] = int(trial.user_attrs[AFTER])
                 if trial.state.is_finished():
                     self.known[architecture] = read_evaluation(trial, space)
+                    if TOLD in trial.user_attrs:
+                        self._told[architecture] = int(trial.user_attrs[TOLD])
 
     @property
     def opened(self) -> int:
@@ -115,11 +125,32 @@ class Store:
         """Results so far in the order of submission."""
         return [self.known[architecture] for architecture in self._trials if architecture in self.known]
 
-    def open(self, architecture: Genotype, generation: int) -> None:
-        """Open a trial, unless the architecture has one: left open by a crash, or closed."""
+    @property
+    def proposals(self) -> list[tuple[Genotype, int]]:
+        """Architectures that an asynchronous search proposed, in order, with the results told before each ask."""
+        return [
+            (architecture, self._after[architecture]) for architecture in self._trials if architecture in self._after
+        ]
+
+    @property
+    def told(self) -> list[Evaluation]:
+        """Results in the order in which an asynchronous search told them."""
+        return [self.known[architecture] for architecture in sorted(self._told, key=self._told.__getitem__)]
+
+    def open(self, architecture: Genotype, generation: int, *, after: int | None = None) -> None:
+        """Open a trial, unless the architecture has one: left open by a crash, or closed.
+
+        Args:
+            architecture: What is proposed.
+            generation: Of which generation it is.
+            after: Results that were told before it was asked for, in an asynchronous search.
+        """
         if architecture in self._trials:
             return
-        self._add(architecture, {GENERATION: generation}, state=TrialState.RUNNING)
+        notes = {GENERATION: generation} if after is None else {GENERATION: generation, AFTER: after}
+        if after is not None:
+            self._after[architecture] = after
+        self._add(architecture, notes, state=TrialState.RUNNING)
 
     def _distribution(self, column: str) -> BaseDistribution:
         return CategoricalDistribution(self._space.choices(column))
@@ -148,12 +179,20 @@ class Store:
         )
         self._trials[architecture] = self._storage.create_new_trial(self._study_id, template_trial=trial)
 
-    def close(self, evaluation: Evaluation) -> None:
-        """Record the result of an open trial; a closed one stays as it is."""
+    def close(self, evaluation: Evaluation, *, told: int | None = None) -> None:
+        """Record the result of an open trial; a closed one stays as it is.
+
+        Args:
+            evaluation: Result.
+            told: Its place among all results that an asynchronous search told, from 0.
+        """
         if evaluation.architecture in self.known:
             return
         trial_id = self._trials[evaluation.architecture]
-        for name, value in {**evaluation.metrics, DURATION: evaluation.seconds}.items():
+        notes: dict[str, Any] = {**evaluation.metrics, DURATION: evaluation.seconds}
+        if told is not None:
+            notes[TOLD] = self._told[evaluation.architecture] = told
+        for name, value in notes.items():
             self._storage.set_trial_user_attr(trial_id, name, value)
         if evaluation.failure is None:
             values = [evaluation.metrics[name] for name in self._objectives]

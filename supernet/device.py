@@ -8,6 +8,7 @@ import sys
 import torch
 
 from spaces import InputError
+from supernet.neurons import cuda
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 """Options of glibc's mallopt."""
@@ -33,6 +34,17 @@ def resolve_device(name: str, executor: str = "auto") -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def cap_gpu_memory(share: float) -> None:
+    """Let torch and CuPy each take no more than a part of the GPU's memory.
+
+    Args:
+        share: In (0, 1); beyond it both say that there is no memory, and other processes keep theirs.
+    """
+    torch.cuda.set_per_process_memory_fraction(share)
+    if cuda.problem() is None:
+        cuda.cap_memory(share)
 
 
 def keep_large_blocks() -> bool:

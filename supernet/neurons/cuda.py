@@ -43,6 +43,11 @@ def _cupy() -> Any:
     return cupy
 
 
+def cap_memory(share: float) -> None:
+    """Let CuPy's pool take no more than a part of the GPU's memory, in (0, 1]."""
+    _cupy().get_default_memory_pool().set_limit(fraction=share)
+
+
 @cache
 def problem() -> str | None:
     """Return why neurons cannot be computed on a GPU here, or None if they can."""

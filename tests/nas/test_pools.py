@@ -18,10 +18,11 @@ from fakes import LITTLE, METRICS, write_recipe
 from test_table_runs import results, write_run
 
 import nas
-from nas.config import load_recipe
+from nas.config import WorkersConfig, load_recipe
+from nas.ray_pool import RayPool, gpu_share
 from nas.scoring import build_job
 from nas.table_source import TableSource
-from nas.workers import LocalPool, RayPool, gpu_share, open_pool
+from nas.workers import LocalPool, open_pool
 from spaces import InputError
 
 LINUX = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs /proc")
@@ -78,8 +79,8 @@ def test_local_results_come_in_the_order_of_submission(job, space):
 
 
 def test_a_recipe_chooses_its_pool(job):
-    assert isinstance(open_pool("local", job, 2), LocalPool)
-    assert isinstance(open_pool("ray", job, 2), RayPool)
+    assert isinstance(open_pool(WorkersConfig(pool="local"), job), LocalPool)
+    assert isinstance(open_pool(WorkersConfig(pool="ray"), job), RayPool)
 
 
 @pytest.mark.parametrize(("workers", "gpus"), [(1, 1), (2, 1), (3, 1), (3, 2), (7, 3), (2, 4), (5, 5)])
@@ -175,7 +176,9 @@ def by_ray(finished, recipe, tmp_path_factory):
     watcher = Watcher()
     before = listeners() if Path("/proc/net/tcp").exists() else set()
     assert not ray.is_initialized()
-    run = nas.search(recipe, folder, reporter=watcher, workers={"pool": "ray", "count": 2})
+    run = nas.search(
+        recipe, folder, reporter=watcher, workers={"pool": "ray", "count": 2}, search={"mode": "generational"}
+    )
     return run, watcher, before
 
 

@@ -246,11 +246,10 @@ def test_of_more_candidates_than_mating_proposes_the_dominated_are_left_out(rng)
     problem, pool = problem_of(space), drawn(space, 260)
     reranker = Reranker(problem, 4)
     reranker.learn(told(problem, pool[:60], [toy_metrics(each) for each in pool[:60]]))
-    picked = reranker.pick(pool[60:], 10, rng)
-    expected = np.array([reranker._expected[each] for each in pool[60:]])
-    layer = moocore.pareto_rank(expected)
-    assert len(picked) == 10
-    assert layer[picked].max() <= np.sort(layer)[4 * 10 // 2 - 1] < np.quantile(layer, 0.25)
+    picks = Picks(np.arange(200))
+    layer = moocore.pareto_rank(reranker._pick(picks, pool[60:], 10, rng))
+    assert len(picks.taken) == 10
+    assert layer[picks.taken].max() <= np.sort(layer)[4 * 10 // 2 - 1] < np.quantile(layer, 0.25)
 
 
 def test_static_objectives_are_computed_and_not_predicted(space):
@@ -272,13 +271,13 @@ def test_static_objectives_are_computed_and_not_predicted(space):
     reranker = Reranker(problem, 4)
     reranker.learn(told(problem, pool[:40], [toy_metrics(each) for each in pool[:40]]))
     # Whatever energies the candidates had, nothing of them is learnt: the bands are of what is computed.
-    reranker.pick(pool[40:], 10, np.random.default_rng(0))
+    expected = reranker._pick(Picks(np.arange(80)), pool[40:], 10, np.random.default_rng(0))[:, 1]
     assert set(pool[40:]) <= set(asked)
-    expected = np.array([reranker._expected[each][1] for each in pool[40:]])
     energies = np.array([toy_metrics(each)["energy_mj"] for each in pool[40:]])
     order = np.argsort(energies)
     assert (np.diff(expected[order]) >= 0).all()
     assert reranker._ranker.cost == 1
+    assert list(reranker._ranker._objectives) == [0]  # nobody learns what is computed
 
 
 def test_rows_of_a_table_are_candidates_themselves(rng):
@@ -319,3 +318,35 @@ def test_reranking_begins_with_what_a_warm_start_takes(space):
     algorithm.tell(infills=algorithm.problem.fill(algorithm.ask(), [known[0].metrics] * 10))
     algorithm.ask()
     assert len(algorithm.reranker._results) >= 60
+
+
+def test_the_order_of_one_objective_is_compared_with_all_results_and_not_with_the_first(rng):
+    """The first twenty are known to be the worst, and nothing else has an order; that is no reason to trust it."""
+    space, chance = load_space("digits"), np.random.default_rng(5)
+    problem, everything = ArchitectureProblem(space, {"accuracy": "max"}), drawn(space, 600)
+    least = min(each.embed_dim for each in everything)
+    worst = [each for each in everything if each.embed_dim == least][:20]
+    left = [each for each in everything if each.embed_dim > least]
+    reranker = Reranker(problem, 4)
+    reranker.learn(told(problem, worst, [{"accuracy": 0.0}] * 20))
+    reranker.learn(told(problem, left[:180], [{"accuracy": 1 + chance.random()} for _ in range(180)]))
+    left = left[180:]
+    for _ in range(4):
+        picked = [left[row] for row in reranker.pick(left[:40], 10, rng)]
+        reranker.learn(told(problem, picked, [{"accuracy": 1 + chance.random()} for _ in picked]))
+        left = [each for each in left if each not in picked]
+    assert np.mean([batch.tau for batch in reranker.trace]) < 0.2
+    reranker.pick(left[:40], 10, rng)
+    assert reranker._aside
+
+
+@pytest.mark.parametrize("name", ["qpso", "mo-qpso"])
+def test_every_particle_of_a_reranked_swarm_goes_on_as_long_as_something_is_left(name, space):
+    problem = problem_of(space)
+    algorithm = build_algorithm(name, problem, 20, 3, 280, expand=8)
+    for _ in range(space.size // 20):
+        asked = algorithm.ask()
+        assert len(asked) == 20
+        metrics = [toy_metrics(space.decode(x)) for x in asked.get("X")]
+        algorithm.tell(infills=algorithm.problem.fill(asked, metrics))
+    assert len(algorithm.ask()) == space.size % 20

@@ -1,0 +1,179 @@
+"""Asynchronous search: told as results come, replayed to the same proposals, and idle only when all is proposed."""
+
+import heapq
+
+import numpy as np
+import pytest
+from fakes import OBJECTIVES, toy_metrics
+
+from nas.algorithms import ALGORITHMS, build_algorithm
+from nas.asynchronous import Conversation, run_asynchronous
+from nas.evaluation import Evaluation
+from nas.problem import ArchitectureProblem
+from spaces import InputError, load_space
+
+STEADY = sorted(name for name, row in ALGORITHMS.items() if name != "age-moea2")
+
+
+class VirtualPool:
+    """Workers in virtual time: each evaluation takes what is drawn for it, and nothing else takes any.
+
+    Args:
+        count: Workers.
+        seed: Seed of the durations.
+        failing: Share of evaluations that fail.
+    """
+
+    def __init__(self, count, seed=0, failing=0.0):
+        self.rng, self.free, self.failing = np.random.default_rng(seed), count, failing
+        self.count, self.now, self.busy, self.number, self.starved = count, 0.0, 0.0, 0, 0
+        self.waiting, self.running = [], []
+
+    def submit(self, architecture, split="validation"):
+        self.waiting.append(architecture)
+        self._begin()
+
+    def _begin(self):
+        while self.free and self.waiting:
+            seconds = self.rng.lognormal()
+            self.free, self.number, self.busy = self.free - 1, self.number + 1, self.busy + seconds
+            heapq.heappush(self.running, (self.now + seconds, self.number, self.waiting.pop(0)))
+
+    @property
+    def hungry(self):
+        return len(self.waiting) < self.free
+
+    @property
+    def idle_share(self):
+        return 1 - self.busy / (self.count * self.now)
+
+    def collect(self):
+        self.starved += self.free > 0
+        self.now, _, architecture = heapq.heappop(self.running)
+        self.free += 1
+        self._begin()
+        failure = "unlucky" if self.rng.random() < self.failing else None
+        return Evaluation(architecture, {} if failure else toy_metrics(architecture), 1.0, failure)
+
+    def withdraw(self):
+        self.waiting.clear()
+        return len(self.running)
+
+
+class Diary:
+    """A diary in memory; it dies, if it is to, after so many results."""
+
+    def __init__(self, dies=None):
+        self.after, self.order, self.known, self.dies = {}, {}, {}, dies
+
+    @property
+    def proposals(self):
+        return list(self.after.items())
+
+    @property
+    def told(self):
+        return [self.known[each] for each in sorted(self.order, key=self.order.get)]
+
+    def open(self, architecture, generation, *, after):
+        assert generation == 1 + after // 20
+        assert architecture not in self.after, "proposed twice"
+        self.after[architecture] = after
+
+    def close(self, evaluation, *, told):
+        assert told == len(self.order), "told out of turn"
+        self.order[evaluation.architecture] = told
+        self.known[evaluation.architecture] = evaluation
+        if self.dies is not None and len(self.known) == self.dies:
+            self.dies = None
+            raise KeyboardInterrupt
+
+
+def problem():
+    return ArchitectureProblem(load_space("digits"), OBJECTIVES)
+
+
+def searched(name, diary, pool, budget=120, expand=1, together=None):
+    faced = problem()
+    algorithm = build_algorithm(name, faced, 20, 5, budget, expand=expand)
+    size = together or (1 if ALGORITHMS[name].steady else 20)
+    conversation = Conversation(algorithm.problem, algorithm, 20, size, {})
+    return run_asynchronous(faced, conversation, pool, diary, budget, {}, lambda _: None)
+
+
+@pytest.mark.parametrize("name", STEADY)
+def test_each_algorithm_spends_its_budget_and_tells_each_result_once(name):
+    diary, pool = Diary(), VirtualPool(8)
+    ending = searched(name, diary, pool)
+    assert (ending.evaluations, ending.reason) == (120, "evaluations")
+    assert len(diary.after) == len(diary.known) == 120
+    assert any(after % 20 for after in diary.after.values()) or name in ("mo-qpso", "qpso", "random")
+
+
+@pytest.mark.parametrize("name", ["nsga2", "rvea", "mo-qpso", "random", "ga"])
+@pytest.mark.parametrize("dies", [3, 20, 37, 119])
+def test_a_search_that_died_goes_on_as_what_it_was(name, dies):
+    diary = Diary(dies)
+    with pytest.raises(KeyboardInterrupt):
+        searched(name, diary, VirtualPool(8))
+    before, order = dict(diary.after), dict(diary.order)
+    assert len(order) == dies
+    pool = VirtualPool(8, seed=1)  # others are fast now
+    searched(name, diary, pool)
+    assert list(diary.after.items())[: len(before)] == list(before.items())
+    assert {each: diary.order[each] for each in order} == order
+    assert len(diary.known) == 120
+    assert pool.number == 120 - dies  # what was being scored is scored again, and nothing else
+
+
+def test_a_replay_of_the_whole_search_asks_for_the_same(monkeypatch):
+    diary = Diary()
+    searched("nsga2", diary, VirtualPool(8), expand=4)
+    again = Diary()
+    again.after, again.order, again.known = dict(diary.after), dict(diary.order), dict(diary.known)
+    ending = searched("nsga2", again, VirtualPool(8), budget=140, expand=4)
+    assert ending.evaluations == 140
+    assert list(again.after.items())[:120] == list(diary.after.items())
+
+
+def test_another_algorithm_does_not_go_on_with_it():
+    diary = Diary()
+    searched("nsga2", diary, VirtualPool(4), budget=60)
+    with pytest.raises(InputError, match="must go on with what its algorithm proposed"):
+        searched("sms-emoa", diary, VirtualPool(4), budget=80)
+
+
+@pytest.mark.parametrize("workers", [8, 100])
+def test_a_free_worker_never_waits_for_a_slow_one(workers):
+    """Idle are workers at the end only, when all that the budget allows is proposed."""
+    pool = VirtualPool(workers)
+    searched("nsga2", Diary(), pool, budget=600)
+    assert pool.starved < workers
+    assert workers == 100 or pool.idle_share < 0.05
+
+
+def test_failures_are_told_and_do_not_end_it():
+    diary = Diary()
+    ending = searched("nsga2", diary, VirtualPool(8, failing=0.3), expand=4)
+    assert ending.evaluations == 120
+    assert 20 < sum(each.failure is not None for each in diary.known.values()) < 60
+
+
+def test_a_small_space_is_exhausted(space):
+    faced, diary = ArchitectureProblem(space, OBJECTIVES), Diary()
+    algorithm = build_algorithm("nsga2", faced, 20, 5, 1000, expand=1)
+    conversation = Conversation(faced, algorithm, 20, 1, {})
+    ending = run_asynchronous(faced, conversation, VirtualPool(8), diary, 1000, {}, lambda _: None)
+    assert (ending.evaluations, ending.reason) == (space.size, "exhausted")
+    assert len(diary.known) == space.size
+
+
+def test_what_is_known_is_told_without_a_worker():
+    known = {a: Evaluation(a, toy_metrics(a), 9.0) for a in load_space("digits") if a.embed_dim == 16}
+    faced, diary, pool = problem(), Diary(), VirtualPool(8)
+    algorithm = build_algorithm("nsga2", faced, 20, 5, 60, expand=1)
+    run_asynchronous(faced, Conversation(faced, algorithm, 20, 1, {}), pool, diary, 60, known, lambda _: None)
+    assert len(diary.known) == 60
+    answered = [each for each in diary.known.values() if each.architecture in known]
+    assert answered
+    assert all(each.seconds == 0 for each in answered)
+    assert pool.number == 60 - len(answered)
