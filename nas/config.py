@@ -232,6 +232,8 @@ class RunConfig(_Table):
         """
         values = self.to_dict()
         for table, keys in tables.items():
+            if not isinstance(keys, dict):
+                raise InputError(f"recipe {self.name!r} with changes: {table} must be a table, got {keys!r}")
             if table == "run":
                 values |= keys
             else:
@@ -268,16 +270,18 @@ def load_recipe(name_or_path: str | Path) -> RunConfig:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"no recipe at {path}; named recipes are {recipe_names()}") from None
-    except ValueError as error:  # not TOML, not UTF-8, or a number beyond all bounds
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, too deep, or a number beyond all bounds
         raise InputError(f"{path} must be a TOML file: {error}") from None
     except OSError as error:
         raise InputError(f"recipe {path} cannot be read: {error}") from None
     space = values.get("space")
     if isinstance(space, str) and space.endswith(".toml"):
-        values["space"] = str((path.parent / space).resolve())
+        values["space"] = str(_located(path.parent, space))
     table = values.get("table")
-    if isinstance(table, dict) and isinstance(table.get("file"), str) and (path.parent / table["file"]).is_file():
-        values["table"] = {**table, "file": str((path.parent / table["file"]).resolve())}
+    if isinstance(table, dict) and isinstance(table.get("file"), str):
+        file = _located(path.parent, table["file"])
+        if file.is_file():
+            values["table"] = {**table, "file": str(file)}
     if isinstance(values.get("metrics"), list):
         values["metrics"] = [_beside(path.parent, metric) for metric in values["metrics"]]
     _locate_warm_start(values, path.parent)
@@ -288,7 +292,21 @@ def _locate_warm_start(values: dict[str, Any], folder: Path) -> None:
     """Make the path of a warm start, given relative to a folder, a whole one."""
     search = values.get("search")
     if isinstance(search, dict) and isinstance(search.get("warm_start"), str) and search["warm_start"]:
-        values["search"] = {**search, "warm_start": str((folder / search["warm_start"]).resolve())}
+        values["search"] = {**search, "warm_start": str(_located(folder, search["warm_start"]))}
+
+
+def _located(folder: Path, name: str) -> Path:
+    """Return the whole path of a file, given relative to a folder, whether there is one or not.
+
+    Raises:
+        InputError: If there can be none: the name is too long or has a null byte, or the way to it is barred.
+    """
+    try:
+        path = (folder / name).resolve()
+        path.exists()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name[:80]!r} must be the path of a file: {getattr(error, 'strerror', error)}") from None
+    return path
 
 
 def _beside(folder: Path, metric: Any) -> Any:
@@ -296,7 +314,7 @@ def _beside(folder: Path, metric: Any) -> Any:
     if not isinstance(metric, str) or not metric.endswith(".toml"):
         return metric
     name, colon, model = metric.partition(":")
-    return f"{name}:{(folder / model).resolve()}" if name in MODEL_METRICS and colon else metric
+    return f"{name}:{_located(folder, model)}" if name in MODEL_METRICS and colon else metric
 
 
 def parse_recipe(values: dict[str, Any], source: str) -> RunConfig:
@@ -307,7 +325,7 @@ def parse_recipe(values: dict[str, Any], source: str) -> RunConfig:
     """
     try:
         text = json.dumps(_with_defaults_of_tables(values), allow_nan=False)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         raise InputError(f"{source}: values must be texts, finite numbers, booleans, lists or tables") from None
     faults = _source_faults(values)
     try:

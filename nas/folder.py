@@ -22,7 +22,9 @@ from supernet.checkpoint import INDEX, write_atomically
 RUN = "run.json"
 _FORMAT = "spikefront-run-1"
 STORE = "study.db"
+_LOCK = ".lock"
 _FILES = (STORE, INDEX, "report.html", "front.csv")
+_FACTS = {"started", "python", "platform", "cores", "versions", "revision"}
 _PACKAGES = ("spikefront", "torch", "pymoo", "ray", "optuna", "numpy", "pandas", "moocore", "kornia")
 
 
@@ -63,9 +65,12 @@ def create_folder(
     }
     values = dict(json.loads(json.dumps(values)))
     try:
+        odd = [name for name in (RUN, _LOCK, *_FILES) if (folder / name).is_dir()]
         claimed = (folder / RUN).exists()
     except OSError as error:
         raise InputError(f"the run folder must be writable, but {folder}: {error.strerror}") from None
+    if odd:
+        raise InputError(f"{', '.join(odd)} of the run folder {folder} must be files, got folders; move them away")
     if not claimed:
         foreign = [name for name in _FILES if (folder / name).exists()]
         if foreign:
@@ -107,7 +112,7 @@ def hold(folder: Path) -> Iterator[None]:
     Raises:
         InputError: If another process holds the folder.
     """
-    with (folder / ".lock").open("w") as lock:
+    with (folder / _LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -126,9 +131,10 @@ def read_run(folder: Path) -> dict[str, Any]:
     path = folder / RUN
     try:
         values = json.loads(path.read_bytes())
+        json.dumps(values, ensure_ascii=False).encode()  # half of a surrogate pair could not be shown or written
     except FileNotFoundError:
         raise InputError(f"{folder} is not a run folder: it has no {RUN}; start one with `nas search`") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
     keys = {"format", "recipe", "space", "energy_models", "images", "table", "warm_start", "data_dir", "facts"}
     tables = ("recipe", "space", "facts")
@@ -144,6 +150,8 @@ def read_run(folder: Path) -> dict[str, Any]:
         or not all(isinstance(values[name], dict | None) for name in ("energy_models", "warm_start"))
         or values["format"] != _FORMAT
         or not all(isinstance(values[name], dict) for name in tables)
+        or not set(values["facts"]) >= _FACTS
+        or not isinstance(values["facts"]["versions"], dict)
         or not all(values[name] is None or isinstance(values[name], str) for name in ("images", "table", "data_dir"))
     ):
         raise InputError(f"{path} must be of format {_FORMAT} with the keys {sorted(keys)}")

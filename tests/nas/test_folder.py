@@ -111,12 +111,21 @@ def test_a_folder_that_cannot_be_written_is_refused(where, config, space, tmp_pa
     assert (tmp_path / "file").read_text() == "precious"
 
 
+@pytest.mark.parametrize("name", [RUN, STORE, ".lock", "report.html", "front.csv"])
+def test_a_folder_in_the_place_of_a_file_is_refused(name, config, space, tmp_path):
+    (tmp_path / "a" / name).mkdir(parents=True)
+    with pytest.raises(InputError, match=f"{name} of the run folder .* must be files, got folders; move them away"):
+        create_folder(tmp_path / "a", config, space, None)
+
+
 @pytest.mark.parametrize(
     ("content", "text"),
     [
         (None, r"is not a run folder: it has no run\.json; start one with `nas search`"),
         (b"{", r"run\.json cannot be read"),
         (b"\xff", r"run\.json cannot be read"),
+        (b"[" * 99999, r"run\.json cannot be read"),
+        (b'{"format": "\\ud800"}', r"run\.json cannot be read"),
         (b"[]", r"run\.json must be of format spikefront-run-1"),
         (b'{"format": "spikefront-run-1"}', r"run\.json must be of format spikefront-run-1 with the keys"),
         (
@@ -124,7 +133,7 @@ def test_a_folder_that_cannot_be_written_is_refused(where, config, space, tmp_pa
             "must be of format spikefront-run-1",
         ),
     ],
-    ids=["none", "half", "no text", "a list", "keys missing", "another format"],
+    ids=["none", "half", "no text", "too deep", "half a character", "a list", "keys missing", "another format"],
 )
 def test_what_is_no_run_folder_is_refused(content, text, tmp_path):
     if content is not None:
@@ -138,10 +147,11 @@ def test_what_is_no_run_folder_is_refused(content, text, tmp_path):
     [
         ("recipe", {"name": "x"}, r"run\.json: missing key space"),
         ("recipe", [], r"run\.json must be of format"),
+        ("facts", {}, r"run\.json must be of format"),
         ("space", {"name": "x"}, r"run\.json: a space has exactly the keys"),
         ("space", "digits", r"run\.json must be of format"),
     ],
-    ids=["recipe without space", "recipe a list", "space without genes", "space a name"],
+    ids=["recipe without space", "recipe a list", "no facts", "space without genes", "space a name"],
 )
 def test_a_run_file_with_wrong_content_is_refused(key, value, text, config, space, tmp_path):
     values = create_folder(tmp_path / "a", config, space, None)

@@ -48,6 +48,7 @@ def folder(tmp_path_factory):
         ("list.csv", "width,op,wide\n", "a list of architectures must have one or more, got none in"),
         ("list.json", "{}", "must hold a list of architectures, got dict"),
         ("list.json", "[", "must be a JSON file that can be read"),
+        ("list.json", "[" * 99999, "must be a JSON file that can be read"),
         ("list.json", "[3]", "list.json, number 1 must be the genes of an architecture by name, got 3"),
         ("list.csv", b"\xff\xfe\x00", "must be a CSV file that can be read"),
         (
@@ -73,6 +74,7 @@ def folder(tmp_path_factory):
         ),
         ("list.json", "[" * 200_000, "list.json must be a JSON file that can be read"),
     ],
+    ids=lambda value: str(value)[:40],
 )
 def test_what_a_search_cannot_begin_with_is_refused(file, content, text, folder, tmp_path, command):
     path = tmp_path / file

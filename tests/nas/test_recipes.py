@@ -198,9 +198,10 @@ def test_all_faults_are_said_in_one_line(load):
         (b"name = ", "must be a TOML file: "),
         (b"name = 'a'\nname = 'b'", "must be a TOML file: "),
         (b"\xff\xfe", "must be a TOML file: "),
+        (b"name = " + b"[" * 9999, "must be a TOML file: "),
         (b"", "missing key name; missing key space; missing key data"),
     ],
-    ids=["half", "twice", "not utf-8", "empty"],
+    ids=["half", "twice", "not utf-8", "too deep", "empty"],
 )
 def test_files_that_are_no_recipes_are_refused(content, text, tmp_path):
     (tmp_path / "bad.toml").write_bytes(content)
@@ -208,6 +209,24 @@ def test_files_that_are_no_recipes_are_refused(content, text, tmp_path):
         load_recipe(tmp_path / "bad.toml")
     assert "bad.toml" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a\\u0000b", "a" * 300], ids=["null byte", "too long"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        'space = "NAME.toml"',
+        'metrics = ["energy_mj:NAME.toml"]',
+        'table = { file = "NAME", genes = ["a"], metrics = { b = "max" } }',
+        'search = { warm_start = "NAME" }',
+    ],
+    ids=["space", "energy model", "table", "warm start"],
+)
+def test_a_name_that_no_file_can_have_is_refused(line, name, tmp_path):
+    (tmp_path / "odd.toml").write_text(f'name = "odd"\n{line.replace("NAME", name)}\n')
+    with pytest.raises(InputError, match="must be the path of a file: ") as error:
+        load_recipe(tmp_path / "odd.toml")
+    assert len(str(error.value)) < 200
 
 
 def test_a_missing_file_and_an_unknown_name_are_refused_with_the_known_names(tmp_path):
@@ -280,6 +299,8 @@ def test_changed_returns_another_recipe_and_leaves_the_first_alone(load):
         ),
         ({"workers": {"pool": object()}}, "values must be texts, finite numbers, booleans, lists or tables"),
         ({"serach": {"evaluations": 5}}, "serach"),
+        ({"search": [5]}, r"recipe 'tiny' with changes: search must be a table, got \[5\]"),
+        ({"run": None}, "recipe 'tiny' with changes: run must be a table, got None"),
     ],
     ids=str,
 )
