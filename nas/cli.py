@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from contextlib import redirect_stdout
@@ -35,6 +36,7 @@ from nas.options import (
     WorkersOption,
     given,
     parse_bounds,
+    resumable,
     worker_count,
 )
 from nas.printing import Format, fitting, print_frame, say_dropped
@@ -167,7 +169,7 @@ def train(
     folder = out or pipeline.RUNS / load_recipe(recipe).name
     if not resume and (folder / INDEX).exists():
         raise InputError(f"{folder} already has a checkpoint, and it is never overwritten; choose another --out")
-    with Bars() as bars:
+    with resumable(), Bars() as bars:
         run = pipeline.train(recipe, out, data_dir, bars, run=given(seed=seed))
     state = run.training()
     record = state.history[-1]
@@ -209,7 +211,11 @@ def search(
     changed = given(algorithm=algorithm, evaluations=evaluations, expand=expand, seconds=seconds, stall=stall)
     changed |= given(constraints=bounds, fitness=fitness, warm_start=warm_start, mode=mode)
     scoring = given(pool=pool, count=worker_count(workers), address=address, timeout=timeout)
-    with Bars() as bars, redirect_stdout(sys.stderr):  # Ray speaks on standard output, which is for the result
+    with (
+        resumable(),
+        Bars() as bars,
+        redirect_stdout(sys.stderr),
+    ):  # Ray speaks on standard output, which is for the result
         run = pipeline.search(config, out, data_dir, bars, run=given(seed=seed), search=changed, workers=scoring)
     _print_front(run, output)
     if output is Format.TABLE:
@@ -225,6 +231,19 @@ def front(run: RunArgument, output: FormatOption = Format.TABLE) -> None:
     from nas.run import Run
 
     _print_front(Run(run), output)
+
+
+@app.command()
+def status(
+    run: RunArgument,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say how far a run is, live or dead: evaluations, rate, idle workers, failures, hypervolume, time left."""
+    from nas.status import describe
+    from nas.status import status as look
+
+    found = look(run)
+    typer.echo(json.dumps(found.to_dict(), indent=1) if json_ else describe(found))
 
 
 @app.command()
@@ -264,7 +283,7 @@ def compare(
     config = load_recipe(recipe)
     names = [name.strip() for name in algorithms.split(",")]
     folder = out if out is not None else RUNS / config.name
-    with Bars() as bars, redirect_stdout(sys.stderr):  # as of search
+    with resumable(), Bars() as bars, redirect_stdout(sys.stderr):  # as of search
         found = run_comparison(
             config,
             names,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,6 +44,16 @@ WorkersOption = Annotated[str | None, typer.Option(help="Ray workers instead of 
 ModeOption = Annotated[str | None, typer.Option(help="async or generational, instead of the recipe's.")]
 AddressOption = Annotated[str | None, typer.Option(help="Ray cluster to join: auto, or HOST:PORT.")]
 TimeoutOption = Annotated[float | None, typer.Option(help="Seconds that the scoring of one architecture may take.")]
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Say after a Ctrl-C inside the block how to go on, and exit with 130 as a shell would."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("stopped; all that is done is kept: go on with the same command", err=True)
+        raise typer.Exit(130) from None
 
 
 def worker_count(text: str | None) -> int | str | None:

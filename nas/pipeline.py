@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from nas.results import non_dominated
 from nas.run import REFERENCE, WARM, Run
 from nas.sources import ScoreSource, open_source
 from nas.start import Start
+from nas.status import IDLE
 from nas.stopping import SECONDS, STOPPED, Clock, Limits, Stall
 from nas.storage import STUDIES, Store, open_storage
 from nas.supernet_source import SUPERNET, SupernetSource
@@ -186,7 +186,13 @@ def _find(
     """Fill the study of the search, and return how many evaluations it spent."""
     search, study = prepared.config.search, store.study
     study.set_user_attr(STOPPED, None)
-    clock = Clock(study.user_attrs.get(SECONDS, 0.0), partial(study.set_user_attr, SECONDS))
+
+    def keep(seconds: float) -> None:
+        study.set_user_attr(SECONDS, seconds)
+        if pool.idle_share is not None:
+            study.set_user_attr(IDLE, pool.idle_share)
+
+    clock = Clock(study.user_attrs.get(SECONDS, 0.0), keep)
     limits = Limits(clock, Stall(problem, study.user_attrs[REFERENCE]), search.seconds, search.stall)
     reporter.start("search", search.evaluations, problem.objectives)
     start = _begin(prepared, store, pool, known, reporter, limits)

@@ -116,14 +116,14 @@ class Run:
     @property
     def reference(self) -> dict[str, float] | None:
         """Recorded reference point of the hypervolume by objective, or None before the search."""
-        if not (self.folder / STORE).is_file():
-            return None
-        return read_attributes(self._storage, "search").get(REFERENCE)
+        found: dict[str, float] | None = self.attribute(REFERENCE)
+        return found
 
     @property
     def warm_start(self) -> str | None:
         """What the search began with, in words; None if with nothing, or if it has not begun."""
-        return read_attributes(self._storage, "search").get(WARM) if (self.folder / STORE).is_file() else None
+        found: str | None = self.attribute(WARM)
+        return found
 
     def reranking(self) -> pd.DataFrame:
         """Return how well the reranker of a search that has ended knew what it picked, one row per generation.
@@ -132,13 +132,13 @@ class Run:
         (Kendall's tau of their expected and actual order among those of like cost), and ``aside`` (whether the
         algorithm proposed them by itself). No rows without a reranker.
         """
-        log = read_attributes(self._storage, "search").get(RERANKING) if (self.folder / STORE).is_file() else None
-        return pd.DataFrame(log or [], columns=["scored", "batch", "tau", "aside"])
+        return pd.DataFrame(self.attribute(RERANKING) or [], columns=["scored", "batch", "tau", "aside"])
 
     @property
     def stopped(self) -> Reason | None:
         """Why the search ended: ``evaluations``, ``seconds``, ``stall`` or ``exhausted``; None if it has not."""
-        return read_attributes(self._storage, "search").get(STOPPED) if (self.folder / STORE).is_file() else None
+        found: Reason | None = self.attribute(STOPPED)
+        return found
 
     def why_stopped(self) -> str | None:
         """Return in a line after how many evaluations and why the search ended, or None if it has not."""
@@ -153,6 +153,14 @@ class Run:
         started = [trial.datetime_start for trial in trials if trial.datetime_start]
         ended = [trial.datetime_complete for trial in trials if trial.datetime_complete]
         return (max(ended) - min(started)).total_seconds() if ended else 0.0
+
+    def completions(self) -> pd.Series:
+        """Return when each result of the search came, by the driver's clock."""
+        return pd.Series([t.datetime_complete for t in self._trials("search") if t.datetime_complete], dtype=object)
+
+    def attribute(self, name: str) -> Any:
+        """Return what the search has noted under a name, or None."""
+        return read_attributes(self._storage, "search").get(name) if (self.folder / STORE).is_file() else None
 
     def hypervolume(self, study: str = "search") -> float:
         """Return the hypervolume of a study's feasible evaluations against the recorded reference, 0 without any."""
