@@ -23,7 +23,8 @@ from nas.progress import Reporter, Silent
 from nas.report import write_report
 from nas.rerank import RERANKING
 from nas.results import non_dominated
-from nas.run import REFERENCE, WARM, Run
+from nas.run import Run, check_store
+from nas.soundness import REFERENCE, WARM
 from nas.sources import ScoreSource, open_source
 from nas.start import Start
 from nas.status import IDLE
@@ -81,6 +82,7 @@ def prepare(
     warm = open_warm_start(config, folder, source.space)
     usable = None if warm is None else admitted(warm, problem)
     kept = {"warm_start": None if warm is None else warm.to_dict()}
+    check_store(folder)
     create_folder(folder, config, source.space, data_folder(data_dir), {**source.record, **kept})
     return Prepared(config, folder, source, usable)
 

@@ -13,29 +13,17 @@ import pandas as pd
 from evaluators import EnergyModel, OperationCounts, Sense, UnderModel, build_evaluators
 from nas.constraints import Constraint, parse_constraints, violations
 from nas.evaluation import SplitName
-from nas.folder import STORE, open_energy_models, open_recipe, read_run
+from nas.folder import RUN, STORE, open_energy_models, open_recipe, read_run
 from nas.rerank import RERANKING
 from nas.results import evaluations_frame, front_frame, hypervolume
 from nas.scoring import Scorer, build_job, load_run_data, metric_senses, objective_senses, threads
+from nas.soundness import REFERENCE, WARM, check_directions, check_file, sound_attributes, sound_trials
 from nas.stopping import STOPPED, Reason, why_stopped
-from nas.storage import (
-    GENERATION,
-    STUDIES,
-    open_storage,
-    read_architecture,
-    read_attributes,
-    read_trials,
-)
+from nas.storage import GENERATION, STUDIES, open_storage, read_architecture
 from spaces import Architecture, Genotype, InputError, SearchSpace
 from supernet.checkpoint import Checkpoint, load_checkpoint
 from supernet.data import ImageData, Split
 from supernet.spikformer import Spikformer, build_supernet
-
-REFERENCE = "hypervolume_reference"
-"""User attribute of the study ``search``: the fixed reference point of its hypervolume, by objective."""
-
-WARM = "warm_start"
-"""User attribute of the study ``search``: what it began with, in words."""
 
 
 class Run:
@@ -103,10 +91,32 @@ class Run:
 
     @cached_property
     def _storage(self) -> Any:
+        check_file(self.folder / STORE)
         return open_storage(self.folder)
 
     def _trials(self, study: str) -> list[Any]:
-        return read_trials(self._storage, study) if (self.folder / STORE).is_file() else []
+        return sound_trials(self._storage, study, self.space, self.metrics) if self._stored else []
+
+    def attribute(self, name: str) -> Any:
+        """Return what the study ``search`` says of itself, or None."""
+        return sound_attributes(self._storage, "search", self.objectives).get(name) if self._stored else None
+
+    def check(self) -> None:
+        """Check all that the store holds, and change nothing.
+
+        Raises:
+            InputError: If it is damaged, or has what this run does not write.
+        """
+        for study in STUDIES if self._stored else ():
+            self._trials(study)
+            check_directions(self._storage, study, self.objectives)
+            sound_attributes(self._storage, study, self.objectives)
+
+    @property
+    def _stored(self) -> bool:
+        """Whether there is anything in the store: a search that is about to begin creates it empty."""
+        path = self.folder / STORE
+        return path.exists() and not (path.is_file() and path.stat().st_size == 0)
 
     def front(self) -> pd.DataFrame:
         """Return the Pareto front, best first by the first objective; ``test_`` columns are on the test split."""
@@ -281,3 +291,9 @@ class Run:
         job = build_job(self.config, self.data, supernet, self._models)
         with threads(job.threads):  # as in a search on a CPU, so that it is the same network to the last bit
             return Scorer(job).candidate(architecture).subnet
+
+
+def check_store(folder: Path) -> None:
+    """Check all that the store of a run folder holds, and change nothing; errors are those of :meth:`Run.check`."""
+    if (folder / RUN).is_file():
+        Run(folder).check()

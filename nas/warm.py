@@ -20,8 +20,9 @@ from nas.folder import RUN, STORE, read_run, without_folder
 from nas.listing import SUFFIXES, read_architectures
 from nas.problem import ArchitectureProblem
 from nas.run import Run
+from nas.soundness import check_file, sound_trials
 from nas.start import best_first
-from nas.storage import open_storage, read_attributes, read_evaluation, read_trials
+from nas.storage import open_storage, read_attributes, read_evaluation
 from nas.supernet_source import SUPERNET
 from spaces import Genotype, InputError, SearchSpace, Space
 
@@ -107,8 +108,10 @@ def _of_run(folder: Path, space: Space) -> WarmStart:
     sound: dict[Genotype, Evaluation] = {}
     weights = None
     if (folder / STORE).is_file():
+        check_file(folder / STORE)
         storage = open_storage(folder)
-        trials = [trial for study in ("search", "random") for trial in read_trials(storage, study)]
+        studies = [sound_trials(storage, study, run.space, run.metrics) for study in ("search", "random")]
+        trials = [trial for study in studies for trial in study]
         results = [read_evaluation(trial, space) for trial in trials if trial.state.is_finished()]
         sound = {r.architecture: replace(r, seconds=0.0) for r in results if r.failure is None}
         weights = read_attributes(storage, "search").get(SUPERNET)
