@@ -276,10 +276,10 @@ def load_recipe(name_or_path: str | Path) -> RunConfig:
         raise InputError(f"recipe {path} cannot be read: {error}") from None
     space = values.get("space")
     if isinstance(space, str) and space.endswith(".toml"):
-        values["space"] = str(_located(path.parent, space))
+        values["space"] = str(_located(path.parent, space, "space"))
     table = values.get("table")
     if isinstance(table, dict) and isinstance(table.get("file"), str):
-        file = _located(path.parent, table["file"])
+        file = _located(path.parent, table["file"], "table.file")
         if file.is_file():
             values["table"] = {**table, "file": str(file)}
     if isinstance(values.get("metrics"), list):
@@ -292,10 +292,10 @@ def _locate_warm_start(values: dict[str, Any], folder: Path) -> None:
     """Make the path of a warm start, given relative to a folder, a whole one."""
     search = values.get("search")
     if isinstance(search, dict) and isinstance(search.get("warm_start"), str) and search["warm_start"]:
-        values["search"] = {**search, "warm_start": str(_located(folder, search["warm_start"]))}
+        values["search"] = {**search, "warm_start": str(_located(folder, search["warm_start"], "search.warm_start"))}
 
 
-def _located(folder: Path, name: str) -> Path:
+def _located(folder: Path, name: str, key: str) -> Path:
     """Return the whole path of a file, given relative to a folder, whether there is one or not.
 
     Raises:
@@ -305,7 +305,8 @@ def _located(folder: Path, name: str) -> Path:
         path = (folder / name).resolve()
         path.exists()
     except (OSError, ValueError) as error:
-        raise InputError(f"{name[:80]!r} must be the path of a file: {getattr(error, 'strerror', error)}") from None
+        fact = getattr(error, "strerror", error)
+        raise InputError(f"{key} must be a path, got {name[:80]!r}: {fact}") from None
     return path
 
 
@@ -314,7 +315,7 @@ def _beside(folder: Path, metric: Any) -> Any:
     if not isinstance(metric, str) or not metric.endswith(".toml"):
         return metric
     name, colon, model = metric.partition(":")
-    return f"{name}:{_located(folder, model)}" if name in MODEL_METRICS and colon else metric
+    return f"{name}:{_located(folder, model, name)}" if name in MODEL_METRICS and colon else metric
 
 
 def parse_recipe(values: dict[str, Any], source: str) -> RunConfig:
