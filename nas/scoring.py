@@ -146,7 +146,7 @@ class Scorer:
     ) -> Iterator[Evaluation]:
         """Yield the evaluations of architectures in order, computing once what they have in common.
 
-        Each is what :meth:`score` gives for it.
+        Each is what :meth:`score` gives for it. One that runs out of memory is tried once more with half the batch.
         """
         images, engine = self._images[split], self._engine
         outcomes = None if engine is None else SharedOutcomes(engine, architectures, images)
@@ -155,6 +155,10 @@ class Scorer:
                 evaluation = self._evaluate(architecture, images, outcomes)
             if engine is not None and outcomes is not None and outcomes.broken:
                 evaluation = self._evaluate(architecture, images, SharedOutcomes(engine, [architecture], images))
+            if evaluation.failure is not None and ran_out_of_memory(evaluation.failure) and images.batch_size >= 4:
+                less = replace(images, batch_size=images.batch_size // 2)
+                alone = None if engine is None else SharedOutcomes(engine, [architecture], less)
+                evaluation = self._evaluate(architecture, less, alone)
             yield evaluation
 
     def _evaluate(
@@ -170,6 +174,13 @@ class Scorer:
             own = seconds if shared else seconds - outcomes.seconds * outcomes.count
             seconds = max(own, 0.0) + outcomes.seconds
         return replace(evaluation, seconds=seconds)
+
+
+def ran_out_of_memory(failure: str) -> bool:
+    """Return whether a failure says that there was no memory, as Python, torch on a CPU or a GPU, and CuPy say it."""
+    return (
+        failure.partition(":")[0].endswith(("OutOfMemoryError", "MemoryError")) or "can't allocate memory" in failure
+    )
 
 
 def _copy(split: Split) -> Split:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from evaluators import score
 from nas.config import load_recipe
 from nas.scoring import Scorer, build_job, load_run_data, objective_senses
 from spaces import Architecture, InputError, Layer
@@ -153,3 +154,36 @@ def test_objectives_must_be_different_metrics(objectives, text):
 def test_objectives_keep_the_order_of_the_recipe():
     config = load_recipe("digits").changed(search={"objectives": ["spikes", "accuracy", "macs"]})
     assert list(objective_senses(config).items()) == [("spikes", "min"), ("accuracy", "max"), ("macs", "min")]
+
+
+@pytest.mark.parametrize("executor", ["auto", "reference"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_who_runs_out_of_memory_is_tried_once_more_with_half_the_batch(
+    error, executor, job, architecture, monkeypatch
+):
+    sizes = []
+    job = replace(job, executor=executor, batch_size=32)
+
+    def greedy(candidate, evaluators):
+        sizes.append(candidate.images.batch_size)
+        if len(sizes) <= failing:
+            raise error
+        return score(candidate, evaluators)
+
+    monkeypatch.setattr("nas.scoring.score", greedy)
+    for failing, expected in ((0, [32]), (1, [32, 16]), (2, [32, 16])):
+        sizes.clear()
+        result = Scorer(job).score(architecture)
+        assert sizes == expected
+        assert (result.failure is not None) == (failing == 2)
+    sizes.clear()
+    error, failing = LookupError("no such thing"), 1
+    assert Scorer(job).score(architecture).failure == "LookupError: no such thing"
+    assert sizes == [32]
