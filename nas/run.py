@@ -168,10 +168,6 @@ class Run:
         """Return when each result of the search came, by the driver's clock."""
         return pd.Series([t.datetime_complete for t in self._trials("search") if t.datetime_complete], dtype=object)
 
-    def attribute(self, name: str) -> Any:
-        """Return what the search has noted under a name, or None."""
-        return read_attributes(self._storage, "search").get(name) if (self.folder / STORE).is_file() else None
-
     def hypervolume(self, study: str = "search") -> float:
         """Return the hypervolume of a study's feasible evaluations against the recorded reference, 0 without any."""
         frame = self.evaluations(study)

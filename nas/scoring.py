@@ -177,10 +177,9 @@ class Scorer:
 
 
 def ran_out_of_memory(failure: str) -> bool:
-    """Return whether a failure says that there was no memory, as Python, torch on a CPU or a GPU, and CuPy say it."""
-    return (
-        failure.partition(":")[0].endswith(("OutOfMemoryError", "MemoryError")) or "can't allocate memory" in failure
-    )
+    """Return whether a failure says that there was no memory, as Python, torch on CPU and GPU, and CuPy say it."""
+    kind = failure.partition(":")[0]
+    return kind.endswith(("OutOfMemoryError", "MemoryError")) or "can't allocate memory" in failure
 
 
 def _copy(split: Split) -> Split:
