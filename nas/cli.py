@@ -31,6 +31,7 @@ from nas.options import (
     SecondsOption,
     SeedOption,
     StallOption,
+    StorageOption,
     TimeoutOption,
     WarmStartOption,
     WorkersOption,
@@ -198,6 +199,7 @@ def search(
     workers: WorkersOption = None,
     address: AddressOption = None,
     timeout: TimeoutOption = None,
+    storage: StorageOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Run a recipe to its report, or finish a run that was interrupted."""
@@ -216,7 +218,8 @@ def search(
         Bars() as bars,
         redirect_stdout(sys.stderr),
     ):  # Ray speaks on standard output, which is for the result
-        run = pipeline.search(config, out, data_dir, bars, run=given(seed=seed), search=changed, workers=scoring)
+        top = given(seed=seed, storage=storage)
+        run = pipeline.search(config, out, data_dir, bars, run=top, search=changed, workers=scoring)
     _print_front(run, output)
     if output is Format.TABLE:
         line = f"hypervolume {run.hypervolume():.4f}"

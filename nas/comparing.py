@@ -15,6 +15,7 @@ import numpy as np
 from evaluators import Sense
 from nas.admission import check_admission
 from nas.algorithms import build_algorithm, check_algorithm, check_fitness, parse_algorithm
+from nas.backend import begin_run_storage
 from nas.comparison import Comparison, Level
 from nas.config import RunConfig, load_recipe
 from nas.contest import Builder, MemoryRecord, Task, Trace, run_tasks, trace_search
@@ -25,7 +26,7 @@ from nas.pipeline import build_problem, prepare
 from nas.problem import ArchitectureProblem
 from nas.progress import Reporter, Silent
 from nas.results import hypervolume
-from nas.storage import Store, open_storage
+from nas.storage import Store
 from nas.table_source import TableSource
 from nas.workers import open_pool
 from spaces import Genotype, InputError
@@ -153,7 +154,7 @@ def _on_supernet(
     prepared = prepare(config, out, data_dir, changes, compared=True)
     source, pools = prepared.source, prepared.config.workers
     with hold(prepared.folder):
-        store = Store(open_storage(prepared.folder), STUDY, source.space, source.objectives)
+        store = Store(begin_run_storage(prepared.folder), STUDY, source.space, source.objectives)
         job = source.job(prepared.folder, store, reporter)
         problem = build_problem(config, source)
         with open_pool(pools, job) as pool:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, model_validator
 
+from nas.address import Recorded, parse_recorded
 from spaces import InputError
 from supernet.settings import TrainSettings
 
@@ -162,6 +163,8 @@ class RunConfig(_Table):
         executor: Who computes neurons: ``auto``, ``native`` (compiled C), ``cupy`` (CUDA), or ``reference``, plain
             torch layer by layer, subnet by subnet.
         device: Where to train and to score: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
+        storage: URL of a database, or ``journal:PATH``, in place of a SQLite file in the run folder; no password.
+        storage_patience: Seconds that a search goes on for while its store cannot be reached.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
@@ -178,6 +181,8 @@ class RunConfig(_Table):
     options: dict[str, dict[str, Any]] = {}
     executor: Literal["auto", "native", "cupy", "reference"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    storage: Recorded | None = None
+    storage_patience: Annotated[FiniteFloat, Field(ge=0)] = 300.0
     data: DataConfig | None = None
     training: TrainSettings = TrainSettings()
     scoring: ScoringConfig = ScoringConfig()
@@ -285,6 +290,8 @@ def load_recipe(name_or_path: str | Path) -> RunConfig:
     if isinstance(values.get("metrics"), list):
         values["metrics"] = [_beside(path.parent, metric) for metric in values["metrics"]]
     _locate_warm_start(values, path.parent)
+    if isinstance(values.get("storage"), str):
+        values["storage"] = parse_recorded(values["storage"], path.parent)
     return parse_recipe(values, str(path))
 
 

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import platform
+import secrets
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +24,12 @@ RUN = "run.json"
 _FORMAT = "spikefront-run-1"
 STORE = "study.db"
 _LOCK = ".lock"
-_FILES = (STORE, INDEX, "report.html", "front.csv")
+LINK = "study.url"
+"""File that says where the store of a run is, if it is elsewhere than in ``STORE``."""
+_FILES = (STORE, LINK, INDEX, "report.html", "front.csv")
+_ELSEWHERE = ("workers", "storage", "storage_patience")
+"""Keys of a recipe that do not change what a run finds."""
+_TEXTS = ("id", "images", "table", "data_dir")
 _FACTS = {"started", "python", "platform", "cores", "versions", "revision"}
 _PACKAGES = ("spikefront", "torch", "pymoo", "ray", "optuna", "numpy", "pandas", "moocore", "kornia")
 
@@ -53,6 +59,7 @@ def create_folder(
     """
     values = {
         "format": _FORMAT,
+        "id": f"{config.name}-{secrets.token_hex(6)}",
         "recipe": config.to_dict(),
         "space": space.to_dict(),
         "energy_models": {},
@@ -82,7 +89,8 @@ def create_folder(
         old = read_run(folder)
         if old["energy_models"] is None:  # a folder from before runs owned them
             old["energy_models"] = values["energy_models"]
-        recorded, begun = parse_recipe(old["recipe"], str(folder / RUN)), (folder / STORE).exists()
+        recorded = parse_recipe(old["recipe"], str(folder / RUN))
+        begun = has_begun(folder)
         recipe = recorded.to_dict()  # with the defaults of keys that are younger than the folder
         different = _differences(_identity({**old, "recipe": recipe}, begun), _identity(values, begun))
         if different:
@@ -94,7 +102,9 @@ def create_folder(
             )
         if begun:
             _check_limits(recorded, config, folder)
-        values["facts"] = old["facts"]
+            _check_storage(recorded, config, folder)
+            values["recipe"]["storage"] = recorded.storage
+        values["facts"], values["id"] = old["facts"], old["id"] or values["id"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / RUN, json.dumps(values, indent=1).encode())
@@ -122,6 +132,11 @@ def hold(folder: Path) -> Iterator[None]:
         yield
 
 
+def has_begun(folder: Path) -> bool:
+    """Return whether a run folder has a store, here or elsewhere, so that its search has begun."""
+    return (folder / STORE).exists() or (folder / LINK).exists()
+
+
 def read_run(folder: Path) -> dict[str, Any]:
     """Return what ``run.json`` holds.
 
@@ -136,7 +151,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder} is not a run folder: it has no {RUN}; start one with `nas search`") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
-    keys = {"format", "recipe", "space", "energy_models", "images", "table", "warm_start", "data_dir", "facts"}
+    keys = {"format", "id", "recipe", "space", "energy_models", "images", "table", "warm_start", "data_dir", "facts"}
     tables = ("recipe", "space", "facts")
     if isinstance(values, dict):
         values.setdefault("energy_models", None)  # a folder from before runs owned them
@@ -144,6 +159,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         values.setdefault("warm_start", None)
         if isinstance(values.get("recipe"), dict) and isinstance(values["recipe"].get("search"), dict):
             values["recipe"]["search"].setdefault("expand", 1)  # what runs did before there was a reranker
+        values.setdefault("id", None)  # or from before they had one
     if (
         not isinstance(values, dict)
         or set(values) != keys
@@ -152,7 +168,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         or not all(isinstance(values[name], dict) for name in tables)
         or not set(values["facts"]) >= _FACTS
         or not isinstance(values["facts"]["versions"], dict)
-        or not all(values[name] is None or isinstance(values[name], str) for name in ("images", "table", "data_dir"))
+        or not all(values[name] is None or isinstance(values[name], str) for name in _TEXTS)
     ):
         raise InputError(f"{path} must be of format {_FORMAT} with the keys {sorted(keys)}")
     return values
@@ -201,9 +217,19 @@ def _check_limits(recorded: RunConfig, config: RunConfig, folder: Path) -> None:
             )
 
 
+def _check_storage(recorded: RunConfig, config: RunConfig, folder: Path) -> None:
+    """Raise InputError if a search that has begun is to go on in another store than its own."""
+    if config.storage not in (None, recorded.storage):
+        raise InputError(
+            f"a run goes on in the store it has begun in, which is {recorded.storage or folder / STORE}, got "
+            f"{config.storage}; leave --storage out or choose another folder with --out; if the store itself has "
+            f"moved, say so in storage of {folder / RUN}"
+        )
+
+
 def _identity(values: Mapping[str, Any], begun: bool) -> dict[str, Any]:
     """Return what makes two runs the same one: how they search only if they have begun to."""
-    recipe = {name: value for name, value in values["recipe"].items() if name != "workers"}
+    recipe = {name: value for name, value in values["recipe"].items() if name not in _ELSEWHERE}
     threads = values["recipe"]["workers"]["threads"]  # these can change the last bits of a sum
     search = {name: value for name, value in recipe["search"].items() if name not in LIMITS}
     search["warm_start"] = (values["warm_start"] or {}).get("sha256")  # wherever it lies

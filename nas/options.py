@@ -61,6 +61,15 @@ def worker_count(text: str | None) -> int | str | None:
     return int(text) if text is not None and text.isascii() and text.isdecimal() else text
 
 
+StorageOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Database URL, or journal:PATH, in place of a file in the run folder; passwords are never recorded.",
+    ),
+]
+
+
 def given(**values: Any) -> dict[str, Any]:
     """Return the options that were given."""
     return {name: value for name, value in values.items() if value is not None}

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from nas.address import Address, parse_address
 from nas.admission import check_admission
 from nas.algorithms import build_algorithm, check_algorithm, check_fitness
+from nas.backend import begin_run_storage
 from nas.config import RunConfig, load_recipe
 from nas.constraints import parse_constraints
 from nas.evaluation import Evaluation
@@ -29,7 +31,7 @@ from nas.sources import ScoreSource, open_source
 from nas.start import Start
 from nas.status import IDLE
 from nas.stopping import SECONDS, STOPPED, Clock, Limits, Stall
-from nas.storage import STUDIES, Store, open_storage
+from nas.storage import STUDIES, Store
 from nas.supernet_source import SUPERNET, SupernetSource
 from nas.warm import WarmStart, admitted, open_warm_start, proposed, question, takes
 from nas.workers import Pool, open_pool
@@ -46,12 +48,16 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True)
 class Prepared:
-    """A checked recipe with its folder, where its scores come from, and what it begins with, ready to run."""
+    """A checked recipe with its folder, where its scores come from, and what it begins with, ready to run.
+
+    ``storage`` is what the changes have named, which may have a password.
+    """
 
     config: RunConfig
     folder: Path
     source: ScoreSource
     warm: WarmStart | None
+    storage: Address | None = None
 
 
 def prepare(
@@ -71,6 +77,7 @@ def prepare(
         changes: Keys to change, by table.
         compared: Whether other algorithms than that of the recipe search.
     """
+    changes, storage = _without_password(changes)
     config = (recipe if isinstance(recipe, RunConfig) else load_recipe(recipe)).changed(**changes)
     folder = Path(out) if out is not None else RUNS / config.name
     check_algorithm(config.search.algorithm, len(config.search.objectives))
@@ -82,9 +89,18 @@ def prepare(
     warm = open_warm_start(config, folder, source.space)
     usable = None if warm is None else admitted(warm, problem)
     kept = {"warm_start": None if warm is None else warm.to_dict()}
-    check_store(folder)
+    check_store(folder, storage)
     create_folder(folder, config, source.space, data_folder(data_dir), {**source.record, **kept})
-    return Prepared(config, folder, source, usable)
+    return Prepared(config, folder, source, usable, storage)
+
+
+def _without_password(changes: Mapping[str, dict[str, Any]]) -> tuple[Mapping[str, dict[str, Any]], Address | None]:
+    """Return changes in which the storage has no password, and that storage with it, if there is one."""
+    text = changes.get("run", {}).get("storage")
+    if not isinstance(text, str):
+        return changes, None
+    address = parse_address(text, Path.cwd())
+    return {**changes, "run": {**changes["run"], "storage": address.text}}, address
 
 
 def train(
@@ -135,12 +151,12 @@ def search(
 
 def _run(prepared: Prepared, reporter: Reporter) -> Run:
     config, folder, source = prepared.config, prepared.folder, prepared.source
-    storage = open_storage(folder)  # before the training, so that a damaged one is found at once
+    storage = begin_run_storage(folder, prepared.storage)  # before training: a damaged one is found at once
     stores = {name: Store(storage, name, source.space, source.objectives) for name in STUDIES}
     job = source.job(folder, stores["search"], reporter)
     with open_pool(config.workers, job) as workers, drained(workers, reporter.say) as pool:
         _search(prepared, stores, pool, reporter)
-    run = Run(folder)
+    run = Run(folder, prepared.storage)
     run.front().to_csv(folder / "front.csv", index=False)
     write_report(run)
     return run

@@ -11,15 +11,17 @@ from typing import Any
 import pandas as pd
 
 from evaluators import EnergyModel, OperationCounts, Sense, UnderModel, build_evaluators
+from nas.address import Address, parse_address
+from nas.backend import Storage, open_run_storage
 from nas.constraints import Constraint, parse_constraints, violations
 from nas.evaluation import SplitName
-from nas.folder import RUN, STORE, open_energy_models, open_recipe, read_run
+from nas.folder import LINK, RUN, STORE, open_energy_models, open_recipe, read_run
 from nas.rerank import RERANKING
 from nas.results import evaluations_frame, front_frame, hypervolume
 from nas.scoring import Scorer, build_job, load_run_data, metric_senses, objective_senses, threads
 from nas.soundness import REFERENCE, WARM, check_directions, check_file, sound_attributes, sound_trials
 from nas.stopping import STOPPED, Reason, why_stopped
-from nas.storage import GENERATION, STUDIES, open_storage, read_architecture
+from nas.storage import GENERATION, STUDIES, read_architecture
 from spaces import Architecture, Genotype, InputError, SearchSpace
 from supernet.checkpoint import Checkpoint, load_checkpoint
 from supernet.data import ImageData, Split
@@ -31,13 +33,15 @@ class Run:
 
     Args:
         folder: Folder of a run, made by :func:`nas.search` or :func:`nas.train`.
+        storage: Address of its storage with a password, if it needs one that is nowhere else.
 
     Raises:
         InputError: If it is not the folder of a run.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, storage: str | Address | None = None) -> None:
         self.folder = Path(folder)
+        self._given = parse_address(storage, Path.cwd()) if isinstance(storage, str) else storage
         self.config, self.space = open_recipe(self.folder)
         self._models = open_energy_models(self.folder)
 
@@ -90,9 +94,10 @@ class Run:
         return evaluations_frame(self._trials(study), self.space, self.metrics, self.objectives, self.constraints)
 
     @cached_property
-    def _storage(self) -> Any:
-        check_file(self.folder / STORE)
-        return open_storage(self.folder)
+    def _storage(self) -> Storage:
+        if (self.folder / STORE).exists():
+            check_file(self.folder / STORE)
+        return open_run_storage(self.folder, self._given)
 
     def _trials(self, study: str) -> list[Any]:
         return sound_trials(self._storage, study, self.space, self.metrics) if self._stored else []
@@ -115,6 +120,8 @@ class Run:
     @property
     def _stored(self) -> bool:
         """Whether there is anything in the store: a search that is about to begin creates it empty."""
+        if (self.folder / LINK).exists():
+            return True
         path = self.folder / STORE
         return path.exists() and not (path.is_file() and path.stat().st_size == 0)
 
@@ -289,7 +296,7 @@ class Run:
             return Scorer(job).candidate(architecture).subnet
 
 
-def check_store(folder: Path) -> None:
+def check_store(folder: Path, storage: Address | None = None) -> None:
     """Check all that the store of a run folder holds, and change nothing; errors are those of :meth:`Run.check`."""
     if (folder / RUN).is_file():
-        Run(folder).check()
+        Run(folder, storage).check()

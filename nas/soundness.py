@@ -14,6 +14,7 @@ from typing import Any, get_args
 from urllib.parse import quote
 
 from evaluators import Sense
+from nas.backend import Storage
 from nas.results import STATES
 from nas.stopping import SECONDS, STOPPED, Reason
 from nas.storage import DURATION, FAILURE, GENERATION, KEY, read_attributes, read_trials
@@ -82,13 +83,13 @@ def _has_rows(database: sqlite3.Connection, table: str) -> bool:
     return database.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is not None
 
 
-def sound_trials(storage: Any, study: str, space: Space, metrics: Collection[str]) -> list[Any]:
+def sound_trials(storage: Storage, study: str, space: Space, metrics: Collection[str]) -> list[Any]:
     """Return the trials of a study in the order of their numbers, all of which are evaluations of different rows.
 
     Raises:
         InputError: If one is not.
     """
-    where = f"{storage.url.removeprefix('sqlite:///')} must hold evaluations of a run"
+    where = f"{storage.address} must hold evaluations of a run"
     try:
         trials = read_trials(storage, study)
     except _UNREADABLE as error:
@@ -132,7 +133,7 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
 
 
-def check_directions(storage: Any, study: str, objectives: Mapping[str, Sense]) -> None:
+def check_directions(storage: Storage, study: str, objectives: Mapping[str, Sense]) -> None:
     """Check that a study has the objectives of its run, if there is one.
 
     Raises:
@@ -140,21 +141,20 @@ def check_directions(storage: Any, study: str, objectives: Mapping[str, Sense]) 
     """
     expected = [f"{sense.upper()}IMIZE" for sense in objectives.values()]
     try:
-        number = storage.get_study_id_from_name(study)
+        number = storage.backend.get_study_id_from_name(storage.prefix + study)
     except KeyError:  # there is none yet
         return
     try:
-        found = [direction.name for direction in storage.get_study_directions(number)]
+        found = [direction.name for direction in storage.backend.get_study_directions(number)]
     except _UNREADABLE as error:
         found = [repr(error)]
     if found != expected:
         raise InputError(
-            f"{storage.url.removeprefix('sqlite:///')} must have a study {study!r} with the directions {expected}, "
-            f"got {found}; {_WAY_OUT}"
+            f"{storage.address} must have a study {study!r} with the directions {expected}, got {found}; {_WAY_OUT}"
         )
 
 
-def sound_attributes(storage: Any, study: str, objectives: Collection[str]) -> Mapping[str, Any]:
+def sound_attributes(storage: Storage, study: str, objectives: Collection[str]) -> Mapping[str, Any]:
     """Return what a study says of itself.
 
     Raises:
@@ -170,7 +170,7 @@ def sound_attributes(storage: Any, study: str, objectives: Collection[str]) -> M
     for name, rule, holds in rules:
         if name in found and not holds(found[name]):
             raise InputError(
-                f"{storage.url.removeprefix('sqlite:///')} must have a study {study!r} whose {name} is {rule}, got "
+                f"{storage.address} must have a study {study!r} whose {name} is {rule}, got "
                 f"{found[name]!r}; {_WAY_OUT}"
             )
     return found

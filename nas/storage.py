@@ -1,30 +1,29 @@
-"""The store of a run: Optuna studies in one SQLite file, written as results arrive, and all the state there is.
+"""The store of a run: Optuna studies, written as results arrive, and all the state there is.
 
 One trial per evaluation: opened when it is submitted, closed when its result arrives. Genes are its parameters,
 metrics its user attributes, a failure is a failed trial with its reason. The study ``search`` holds the search,
-``random`` its baseline, ``reference`` the largest architecture, and ``test`` the front on the test split.
+``random`` its baseline, ``reference`` the largest architecture, and ``test`` the front on the test split; where runs
+share a store, the names begin with the id of the run. Optuna keeps numbers and JSON, in a database and in a journal
+file; nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.exc import SQLAlchemyError
 
 from evaluators import Sense
+from nas.backend import Storage, open_storage  # noqa: F401  # what fills a store opens it here
 from nas.evaluation import Evaluation
-from nas.folder import STORE
-from spaces import Genotype, InputError, Space
+from spaces import Genotype, Space
 
 STUDIES = ("reference", "search", "random", "test")
 """Studies of a run: the largest architecture, the search, its baseline, and the front on the test split."""
@@ -40,80 +39,95 @@ _BOOKKEEPING = frozenset({GENERATION, KEY, FAILURE, DURATION, AFTER, TOLD})
 _DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 
 
-def open_storage(folder: Path) -> RDBStorage:
-    """Return the storage of a run folder, creating its file if need be.
+@dataclass(frozen=True)
+class Write:
+    """What is to be written to a study.
 
-    Raises:
-        InputError: If the file cannot be opened or is not a store.
+    Attributes:
+        study: Its name within the run.
+        do: ``open`` or ``close`` a trial, ``take`` a result from elsewhere, or ``note`` attributes of the study.
+        notes: User attributes of the trial, or of the study.
+        architecture: Of the trial.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    path = folder.resolve() / STORE
-    with _sound(f"sqlite:///{path}"):
-        return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+
+    study: str
+    do: Literal["open", "take", "close", "note"]
+    notes: Mapping[str, Any]
+    architecture: Genotype | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        genes = None if self.architecture is None else dict(self.architecture.genes)
+        return {"study": self.study, "do": self.do, "notes": dict(self.notes), "genes": genes}
 
 
-_DAMAGES = (
-    SQLAlchemyError,
-    StorageInternalError,
-    RuntimeError,
-    AssertionError,
-    OSError,
-    KeyError,
-    ValueError,
-    TypeError,
-)
+class Notes:
+    """User attributes of a study: read from memory, and written through.
 
+    Args:
+        user_attrs: What there is.
+        write: Writes more.
+    """
 
-@contextmanager
-def _sound(url: str) -> Iterator[None]:
-    """Turn what a damaged or unreachable store raises into an InputError."""
-    try:
-        yield
-    except InputError:
-        raise
-    except _DAMAGES as error:
-        cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
-        reason = (str(getattr(cause, "orig", None) or cause) or type(cause).__name__).splitlines()[0]
-        path = url.removeprefix("sqlite:///")
-        raise InputError(f"{path} must be the store of a run, but: {reason}; choose another run folder") from None
+    def __init__(self, user_attrs: dict[str, Any], write: Callable[[dict[str, Any]], None]) -> None:
+        self.user_attrs, self._write = user_attrs, write
+
+    def set_user_attr(self, name: str, value: Any) -> None:
+        """Set one."""
+        self.user_attrs[name] = value
+        self._write({name: value})
 
 
 class Store:
-    """One study of a run, by architecture.
+    """One study of a run, by architecture; what it knows is known at once, also where writing it takes its time.
 
     Args:
         storage: Storage of the run.
         name: Study name.
         space: Search space, whose genes are the parameters of the trials.
         objectives: Objectives in order, each with its sense.
+        later: Takes what is to be written, and calls :meth:`apply` with it; that is done at once without it.
     """
 
-    def __init__(self, storage: RDBStorage, name: str, space: Space, objectives: Mapping[str, Sense]) -> None:
-        self._storage, self._space, self._objectives = storage, space, tuple(objectives)
-        with _sound(storage.url):
-            self.study = optuna.create_study(
-                storage=storage,
-                study_name=name,
+    def __init__(
+        self,
+        storage: Storage,
+        name: str,
+        space: Space,
+        objectives: Mapping[str, Sense],
+        later: Callable[[Store, Write], None] | None = None,
+    ) -> None:
+        self.name = name
+        self._storage, self._space, self._objectives = storage.backend, space, tuple(objectives)
+        self._later = later
+        with storage.sound():
+            study = optuna.create_study(
+                storage=storage.backend,
+                study_name=storage.prefix + name,
                 directions=[_DIRECTIONS[sense] for sense in objectives.values()],
                 load_if_exists=True,
             )
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                self.study.set_metric_names(list(objectives))
-            self._study_id = storage.get_study_id_from_name(name)
-            self._trials: dict[Genotype, int] = {}
+                study.set_metric_names(list(objectives))
+            self._study_id = storage.backend.get_study_id_from_name(storage.prefix + name)
+            self._trials: dict[Genotype, int | None] = {}
+            self._closed: set[Genotype] = set()
             self.known: dict[Genotype, Evaluation] = {}
             self._after: dict[Genotype, int] = {}
             self._told: dict[Genotype, int] = {}
-            for trial in self.study.get_trials(deepcopy=False):
+            for trial in self._storage.get_all_trials(self._study_id, deepcopy=False):
                 architecture = read_architecture(trial, space)
                 self._trials[architecture] = trial._trial_id
                 if AFTER in trial.user_attrs:
                     self._after[architecture] = int(trial.user_attrs[AFTER])
                 if trial.state.is_finished():
+                    self._closed.add(architecture)
                     self.known[architecture] = read_evaluation(trial, space)
                     if TOLD in trial.user_attrs:
                         self._told[architecture] = int(trial.user_attrs[TOLD])
+            attributes = self._storage.get_study_user_attrs(self._study_id)
+        self.study = Notes(dict(attributes), lambda notes: self._do(Write(name, "note", notes)))
 
     @property
     def opened(self) -> int:
@@ -148,36 +162,16 @@ class Store:
         if architecture in self._trials:
             return
         notes = {GENERATION: generation} if after is None else {GENERATION: generation, AFTER: after}
-        if after is not None:
-            self._after[architecture] = after
-        self._add(architecture, notes, state=TrialState.RUNNING)
-
-    def _distribution(self, column: str) -> BaseDistribution:
-        return CategoricalDistribution(self._space.choices(column))
+        self._remember(write := Write(self.name, "open", notes, architecture))
+        self._do(write)
 
     def take(self, evaluation: Evaluation, generation: int) -> None:
         """Record a complete result that was found elsewhere, unless its architecture has a trial."""
-        architecture = evaluation.architecture
-        if architecture in self._trials:
+        if evaluation.architecture in self._trials:
             return
-        self._add(
-            architecture,
-            state=TrialState.COMPLETE,
-            values=[evaluation.metrics[name] for name in self._objectives],
-            user_attrs={GENERATION: generation, **evaluation.metrics, DURATION: evaluation.seconds},
-        )
-        self.known[architecture] = evaluation
-
-    def _add(self, architecture: Genotype, user_attrs: dict[str, Any], **options: Any) -> None:
-        """Write a trial of an architecture at once."""
-        genes = architecture.genes
-        trial = create_trial(
-            params=dict(genes),
-            distributions={name: self._distribution(name) for name in genes},
-            user_attrs={KEY: architecture.key, **user_attrs},
-            **options,
-        )
-        self._trials[architecture] = self._storage.create_new_trial(self._study_id, template_trial=trial)
+        notes = {GENERATION: generation, **evaluation.metrics, DURATION: evaluation.seconds}
+        self._remember(write := Write(self.name, "take", notes, evaluation.architecture))
+        self._do(write)
 
     def close(self, evaluation: Evaluation, *, told: int | None = None) -> None:
         """Record the result of an open trial; a closed one stays as it is.
@@ -188,36 +182,119 @@ class Store:
         """
         if evaluation.architecture in self.known:
             return
-        trial_id = self._trials[evaluation.architecture]
         notes: dict[str, Any] = {**evaluation.metrics, DURATION: evaluation.seconds}
         if told is not None:
-            notes[TOLD] = self._told[evaluation.architecture] = told
-        for name, value in notes.items():
-            self._storage.set_trial_user_attr(trial_id, name, value)
-        if evaluation.failure is None:
-            values = [evaluation.metrics[name] for name in self._objectives]
-            self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
+            notes[TOLD] = told
+        if evaluation.failure is not None:
+            notes[FAILURE] = evaluation.failure
+        self._remember(write := Write(self.name, "close", notes, evaluation.architecture))
+        self._do(write)
+
+    def redo(self, values: Mapping[str, Any]) -> None:
+        """Write what an earlier process could not, from the plain values of a :class:`Write`; once more does no harm.
+
+        Raises:
+            KeyError, TypeError, ValueError: If the values are none of a write to this study.
+        """
+        architecture = None if values["genes"] is None else self._space.architecture(values["genes"])
+        write = Write(self.name, values["do"], dict(values["notes"]), architecture)
+        if write.do == "note":
+            self.study.user_attrs.update(write.notes)
         else:
-            self._storage.set_trial_user_attr(trial_id, FAILURE, evaluation.failure)
-            self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
-        self.known[evaluation.architecture] = evaluation
+            self._remember(write)
+        self.apply(write)
 
+    def _remember(self, write: Write) -> None:
+        """Know what is written, or will be."""
+        architecture, notes = cast(Genotype, write.architecture), write.notes
+        if write.do != "close":
+            self._trials.setdefault(architecture, None)
+        if write.do == "open":
+            if AFTER in notes:
+                self._after[architecture] = notes[AFTER]
+            return
+        if TOLD in notes:
+            self._told[architecture] = notes[TOLD]
+        failure = notes.get(FAILURE)
+        metrics = {name: value for name, value in notes.items() if name not in _BOOKKEEPING}
+        self.known[architecture] = Evaluation(architecture, metrics, notes[DURATION], failure)
 
-def read_trials(storage: RDBStorage, name: str) -> list[FrozenTrial]:
-    """Return the trials of a study in the order of their numbers; none if there is no such study."""
-    with _sound(storage.url):
+    def _do(self, write: Write) -> None:
+        if self._later is None:
+            self.apply(write)
+        else:
+            self._later(self, write)
+
+    def apply(self, write: Write) -> None:
+        """Write what is remembered, unless it is written."""
+        if write.do == "note":
+            for name, value in write.notes.items():
+                self._storage.set_study_user_attr(self._study_id, name, value)
+        elif write.do == "close":
+            self._close(cast(Genotype, write.architecture), write.notes)
+        else:
+            self._create(cast(Genotype, write.architecture), write)
+
+    def _create(self, architecture: Genotype, write: Write) -> None:
+        """Write a trial of an architecture at once."""
+        if self._trials[architecture] is not None:
+            return
+        genes, complete = architecture.genes, write.do == "take"
+        trial = create_trial(
+            params=dict(genes),
+            distributions={name: self._distribution(name) for name in genes},
+            user_attrs={KEY: architecture.key, **write.notes},
+            state=TrialState.COMPLETE if complete else TrialState.RUNNING,
+            values=[write.notes[name] for name in self._objectives] if complete else None,
+        )
+        self._trials[architecture] = self._storage.create_new_trial(self._study_id, template_trial=trial)
+        if complete:
+            self._closed.add(architecture)
+
+    def _distribution(self, column: str) -> BaseDistribution:
+        return CategoricalDistribution(self._space.choices(column))
+
+    def _close(self, architecture: Genotype, notes: Mapping[str, Any]) -> None:
+        """Write a result into the trial of an architecture."""
+        if architecture in self._closed:
+            return
+        trial_id = cast(int, self._trials[architecture])
         try:
-            study_id = storage.get_study_id_from_name(name)
+            for name, value in notes.items():
+                self._storage.set_trial_user_attr(trial_id, name, value)
+            if FAILURE in notes:
+                self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+            else:
+                values = [notes[name] for name in self._objectives]
+                self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
+        except UpdateFinishedTrialError:
+            pass  # it was written just before the store went away
+        self._closed.add(architecture)
+
+    def look(self) -> None:
+        """Learn what of the remembered has been written, though a store that went away may not have said so."""
+        for trial in self._storage.get_all_trials(self._study_id, deepcopy=False):
+            architecture = read_architecture(trial, self._space)
+            self._trials[architecture] = trial._trial_id
+            if trial.state.is_finished():
+                self._closed.add(architecture)
+
+
+def read_trials(storage: Storage, name: str) -> list[FrozenTrial]:
+    """Return the trials of a study in the order of their numbers; none if there is no such study."""
+    with storage.sound():
+        try:
+            study_id = storage.backend.get_study_id_from_name(storage.prefix + name)
         except KeyError:
             return []
-        return storage.get_all_trials(study_id, deepcopy=False)
+        return storage.backend.get_all_trials(study_id, deepcopy=False)
 
 
-def read_attributes(storage: RDBStorage, name: str) -> dict[str, Any]:
+def read_attributes(storage: Storage, name: str) -> dict[str, Any]:
     """Return the user attributes of a study; none if there is no such study."""
-    with _sound(storage.url):
+    with storage.sound():
         try:
-            return storage.get_study_user_attrs(storage.get_study_id_from_name(name))
+            return storage.backend.get_study_user_attrs(storage.backend.get_study_id_from_name(storage.prefix + name))
         except KeyError:
             return {}
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nas.backend import find_run_storage
 from nas.config import RunConfig
 from nas.evaluation import Evaluation
 from nas.folder import RUN, STORE, read_run, without_folder
@@ -22,7 +23,7 @@ from nas.problem import ArchitectureProblem
 from nas.run import Run
 from nas.soundness import check_file, sound_trials
 from nas.start import best_first
-from nas.storage import open_storage, read_attributes, read_evaluation
+from nas.storage import read_attributes, read_evaluation
 from nas.supernet_source import SUPERNET
 from spaces import Genotype, InputError, SearchSpace, Space
 
@@ -107,9 +108,10 @@ def _of_run(folder: Path, space: Space) -> WarmStart:
         )
     sound: dict[Genotype, Evaluation] = {}
     weights = None
-    if (folder / STORE).is_file():
-        check_file(folder / STORE)
-        storage = open_storage(folder)
+    storage = find_run_storage(folder)
+    if storage is not None:
+        if storage.prefix == "":
+            check_file(folder / STORE)
         studies = [sound_trials(storage, study, run.space, run.metrics) for study in ("search", "random")]
         trials = [trial for study in studies for trial in study]
         results = [read_evaluation(trial, space) for trial in trials if trial.state.is_finished()]

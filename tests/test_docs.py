@@ -199,8 +199,18 @@ def test_the_page_on_recipes_shows_every_key_and_every_default_that_is_not_an_ex
     for table, keys in tables.items():
         assert set(shown[table]) == keys
     default = RunConfig(name="x", space="digits", data=DataConfig(name="digits")).model_dump(mode="json")
-    examples = {"name", "space", "data", "options", "scoring.validation_images", "search.hypervolume_reference"}
-    examples |= {f"search.{key}" for key in ("constraints", "seconds", "stall", "warm_start", "fitness")}
+    examples = {
+        "name",
+        "space",
+        "data",
+        "options",
+        "storage",
+        "scoring.validation_images",
+        "search.hypervolume_reference",
+    }
+    examples |= {"storage"} | {
+        f"search.{key}" for key in ("constraints", "seconds", "stall", "warm_start", "fitness")
+    }
     for key, value in shown.items():
         rows = {f"{key}.{inner}": v for inner, v in value.items()} if isinstance(value, dict) else {key: value}
         for name, given in rows.items():

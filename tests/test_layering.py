@@ -26,8 +26,8 @@ LIBRARIES = {
 
 DOORS = {
     "ray": {"nas/ray_pool.py"},
-    "optuna": {"nas/storage.py", "nas/results.py"},
-    "sqlalchemy": {"nas/storage.py"},
+    "optuna": {"nas/backend.py", "nas/storage.py", "nas/results.py"},
+    "sqlalchemy": {"nas/address.py", "nas/backend.py"},
     "pymoo": {"nas/"},
     "cupy": {"supernet/neurons/"},
 }

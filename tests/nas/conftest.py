@@ -3,12 +3,15 @@
 import hashlib
 import os
 import shutil
+import sqlite3
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from fakes import SPACE, Listener, write_recipe
+from postgres import programs, running_server
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
@@ -22,6 +25,8 @@ torch.set_num_threads(1)
 @event.listens_for(Engine, "connect")
 def _trust_the_operating_system(connection, _):
     """Do not wait for the disk at each commit: no test here cuts the power."""
+    if not isinstance(connection, sqlite3.Connection):
+        return
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute("PRAGMA journal_mode = MEMORY")
 
@@ -30,6 +35,7 @@ def _trust_the_operating_system(connection, _):
 def no_data_folder(monkeypatch):
     """Tests see no data but their own."""
     monkeypatch.delenv("SPIKEFRONT_DATA", raising=False)
+    monkeypatch.delenv("SPIKEFRONT_STORAGE_PASSWORD", raising=False)
 
 
 @pytest.fixture(scope="session")
@@ -122,6 +128,15 @@ def trained_once(recipe, tmp_path_factory):
 def trained(trained_once, tmp_path):
     """Folder of a run that is trained and not yet searched, to be changed."""
     return Path(shutil.copytree(trained_once, tmp_path / "trained"))
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server of the tests' own."""
+    if programs() is None or find_spec("psycopg2") is None:
+        pytest.skip("PostgreSQL's server or psycopg2 is not installed; make test-all installs them if it can")
+    with running_server() as server:
+        yield server
 
 
 @pytest.fixture

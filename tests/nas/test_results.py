@@ -134,7 +134,7 @@ def test_metrics_of_an_evaluation_that_never_ended_are_missing(frame_of, space, 
     frame_of([with_spikes(space.smallest())], running=[space.largest()])
     storage = open_storage(tmp_path)
     _, running = read_trials(storage, "search")
-    storage.set_trial_user_attr(running._trial_id, "accuracy", 1.0)  # then the machine went down
+    storage.backend.set_trial_user_attr(running._trial_id, "accuracy", 1.0)  # then the machine went down
     frame = evaluations_frame(read_trials(open_storage(tmp_path), "search"), space, METRICS, OBJECTIVES)
     assert frame["state"][1] == "running"
     assert pd.isna(frame["accuracy"][1])

@@ -8,7 +8,8 @@ from fakes import OBJECTIVES, evaluation, toy_metrics
 from optuna.trial import TrialState
 
 from nas.evaluation import Evaluation
-from nas.storage import STORE, Store, open_storage, read_architecture, read_evaluation, read_trials
+from nas.folder import STORE
+from nas.storage import Store, open_storage, read_architecture, read_evaluation, read_trials
 from spaces import InputError
 
 
@@ -161,7 +162,7 @@ def test_a_crash_between_metrics_and_state_leaves_no_half_result(store, tmp_path
     architecture = space.smallest()
     store.open(architecture, 1)
     storage = open_storage(tmp_path)
-    storage.set_trial_user_attr(trials(tmp_path)[0]._trial_id, "accuracy", 0.99)
+    storage.backend.set_trial_user_attr(trials(tmp_path)[0]._trial_id, "accuracy", 0.99)
     again = reopened(tmp_path, space)
     assert again.known == {}
     again.open(architecture, 1)
