@@ -103,7 +103,7 @@ class Run:
         return sound_trials(self._storage, study, self.space, self.metrics) if self._stored else []
 
     def attribute(self, name: str) -> Any:
-        """Return what the study ``search`` says of itself, or None."""
+        """Return what the search has noted under a name, or None."""
         return sound_attributes(self._storage, "search", self.objectives).get(name) if self._stored else None
 
     def check(self) -> None:
