@@ -119,11 +119,11 @@ class Run:
 
     @property
     def _stored(self) -> bool:
-        """Whether there is anything in the store: a search that is about to begin creates it empty."""
+        """Whether there is anything in the store, which nobody opens before, lest it disturbs who creates it."""
         if (self.folder / LINK).exists():
             return True
         path = self.folder / STORE
-        return path.exists() and not (path.is_file() and path.stat().st_size == 0)
+        return "_storage" in self.__dict__ or (path.exists() and check_file(path))
 
     def front(self) -> pd.DataFrame:
         """Return the Pareto front, best first by the first objective; ``test_`` columns are on the test split."""

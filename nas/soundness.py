@@ -49,8 +49,10 @@ _UNREADABLE = (LookupError, ArithmeticError, AttributeError)
 """What rows that contradict each other raise, beside what :mod:`nas.storage` expects."""
 
 
-def check_file(path: Path) -> None:
-    """Check that a file is a whole SQLite database with all tables of a store, or one that has just been created.
+def check_file(path: Path) -> bool:
+    """Return whether a store has a study: not if its file has just been created, or its tables are being.
+
+    It has to be a whole SQLite database, with all tables of a store if it has rows in any.
 
     Raises:
         InputError: If it is not.
@@ -59,7 +61,7 @@ def check_file(path: Path) -> None:
         with path.open("rb") as file:
             beginning = file.read(len(_BEGINNING))
         if not beginning:
-            return
+            return False
         if beginning != _BEGINNING:  # a file of a few bytes would pass for an empty database
             raise InputError(f"{path} must be the store of a run, but: file is not a database; {_WAY_OUT}")
     try:
@@ -75,8 +77,10 @@ def check_file(path: Path) -> None:
     if found != ["ok"]:
         raise InputError(f"{path} must be the store of a run, but it is damaged: {found[0]}; {_WAY_OUT}")
     lost = [name for name in _TABLES if name not in (filled if name in _VERSIONS else tables)]
-    if lost and filled.intersection(_ROWS):
+    begun = bool(filled.intersection(_ROWS))
+    if lost and begun:
         raise InputError(f"{path} must be the store of a run, but it has lost what was in {lost}; {_WAY_OUT}")
+    return begun
 
 
 def _has_rows(database: sqlite3.Connection, table: str) -> bool:
