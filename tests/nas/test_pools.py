@@ -35,8 +35,9 @@ import time
 class Fatal:
     metrics = {"own_depth": "min"}
 
-    def __init__(self, folder: str, once: str = "", always: str = "", raising: str = "", seconds: float = 0.0):
-        self.folder, self.seconds = pathlib.Path(folder), seconds
+    def __init__(self, folder: str, once: str = "", always: str = "", raising: str = "", hanging: str = "",
+                 seconds: float = 0.0):
+        self.folder, self.seconds, self.hanging = pathlib.Path(folder), seconds, hanging
         self.once, self.always, self.raising = once, always, raising
 
     def __call__(self, candidate):
@@ -48,7 +49,7 @@ class Fatal:
             os._exit(1)
         if key == self.raising:
             raise LookupError("no such thing")
-        time.sleep(self.seconds)
+        time.sleep(60 if key == self.hanging else self.seconds)
         return {"own_depth": float(candidate.architecture.depth)}
 """
 
@@ -346,3 +347,33 @@ def test_a_module_that_workers_cannot_import_is_named(cluster, job, space, own_m
     assert "seen_here_only" in reason
     assert "cannot be imported" in reason
     assert "\n" not in reason
+
+
+# Time-outs, and what is withdrawn
+
+
+def test_what_hangs_is_tried_once_more_and_has_failed_then(cluster, job, space, tmp_path):
+    architectures = list(space)[:4]
+    hanging = architectures[1]
+    stuck = fatal_job(job, tmp_path / "stuck", hanging=hanging.key)
+    results = scored(RayPool(stuck, 1, timeout=2.0), architectures)
+    assert results.pop(hanging) == ({}, "no result within 2 s, 2 times")
+    assert all(failure is None for _, failure in results.values())
+    assert calls(tmp_path / "stuck", hanging) <= 3  # with others of its group, and alone
+
+
+def test_a_pool_feeds_its_workers_knows_their_idle_time_and_forgets_what_is_withdrawn(cluster, job, space, tmp_path):
+    with RayPool(fatal_job(job, tmp_path / "slow", seconds=0.2), 1) as pool:
+        assert pool.hungry
+        assert pool.idle_share is None
+        for architecture in list(space)[:6]:
+            pool.submit(architecture)
+        assert not pool.hungry
+        pool.collect()
+        assert 0 <= pool.idle_share < 0.9
+        left = pool.withdraw()
+        assert left < 5
+        for _ in range(left):
+            pool.collect()
+        assert pool.withdraw() == 0
+        assert pool.hungry
