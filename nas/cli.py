@@ -156,6 +156,8 @@ def train(
     out: OutOption = None,
     data_dir: DataOption = None,
     seed: SeedOption = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that train together, by Ray Train.")] = 1,
+    address: AddressOption = None,
     resume: Annotated[
         bool,
         typer.Option("--resume/--no-resume", help="Go on from the folder's checkpoint, if there is one."),
@@ -170,8 +172,8 @@ def train(
     folder = out or pipeline.RUNS / load_recipe(recipe).name
     if not resume and (folder / INDEX).exists():
         raise InputError(f"{folder} already has a checkpoint, and it is never overwritten; choose another --out")
-    with resumable(), Bars() as bars:
-        run = pipeline.train(recipe, out, data_dir, bars, run=given(seed=seed))
+    with resumable(), Bars() as bars, redirect_stdout(sys.stderr):  # as of search
+        run = pipeline.train(recipe, out, data_dir, bars, workers, address, run=given(seed=seed))
     state = run.training()
     record = state.history[-1]
     typer.echo(

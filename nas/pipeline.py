@@ -108,17 +108,32 @@ def train(
     out: str | Path | None = None,
     data_dir: str | Path | None = None,
     reporter: Reporter | None = None,
+    workers: int = 1,
+    address: str | None = None,
     **changes: dict[str, Any],
 ) -> Run:
     """Train the supernet of a recipe, or finish its training, and return the run.
 
-    Arguments and errors are those of :func:`search`.
+    The other arguments and errors are those of :func:`search`.
+
+    Args:
+        recipe: Recipe.
+        out: Run folder.
+        data_dir: Folder of images and tables.
+        reporter: Hears of the progress.
+        workers: Processes that train together, each on its part of every batch; more than 1 are started by Ray Train.
+        address: Ray cluster that they are on, instead of the recipe's.
+        **changes: Keys to change by table.
     """
+    if not isinstance(workers, int) or workers < 1:
+        raise InputError(f"workers must be the number of processes that train, 1 or more, got {workers!r}")
+    if address is not None and workers == 1:
+        raise InputError(f"one process trains on this machine, and joins no cluster, got {address!r}; add workers")
     prepared = prepare(recipe, out, data_dir, changes)
     if not isinstance(prepared.source, SupernetSource):
         raise InputError("a table has no supernet to train; search it with `nas search`")
     with hold(prepared.folder):
-        prepared.source.train(prepared.folder, reporter or Silent())
+        prepared.source.train(prepared.folder, reporter or Silent(), workers, address)
     return Run(prepared.folder)
 
 

@@ -137,22 +137,8 @@ class RayPool:
     def _start(self) -> None:
         """Connect to Ray, or start it, and start the actors."""
         if not ray.is_initialized():
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-            options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-            if self._address is None:
-                cores = (self._count or max((os.cpu_count() or 1) // self._job.threads, 1)) * self._job.threads
-                options |= {"address": "local", "include_dashboard": False}
-                with loopback_only():
-                    ray.init(num_cpus=cores + 1, **options)  # one core is left for Ray's other tasks
-            else:
-                try:
-                    ray.init(address=self._address, **options)
-                except (ConnectionError, ValueError, RuntimeError) as error:
-                    raise InputError(
-                        f"workers.address must be that of a running Ray cluster, got {self._address!r}: "
-                        f"{str(error).splitlines()[0]}"
-                    ) from None
+            cores = (self._count or max((os.cpu_count() or 1) // self._job.threads, 1)) * self._job.threads
+            connect(self._address, cores)
             self._connected = True
         resources = ray.cluster_resources()
         needed, available = (self._count or 1) * self._job.threads, resources.get("CPU", 0)
@@ -330,6 +316,31 @@ def gpu_share(workers: int, gpus: float) -> float:
         return 0.0
     per_gpu = math.ceil(workers / gpus)
     return math.floor(1e4 / per_gpu) / 1e4  # Ray counts in ten-thousandths
+
+
+def connect(address: str | None, cores: int) -> None:
+    """Join a Ray cluster, or without an address start one that listens on 127.0.0.1 only and asks for its token.
+
+    Args:
+        address: As ``ray.init`` takes it.
+        cores: Cores that are asked of a cluster of our own, which has one more, for Ray's other tasks.
+
+    Raises:
+        InputError: If there is no cluster at the address.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        with loopback_only():
+            ray.init(address="local", num_cpus=cores + 1, include_dashboard=False, **options)
+        return
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"workers.address must be that of a running Ray cluster, got {address!r}: {str(error).splitlines()[0]}"
+        ) from None
 
 
 @contextmanager

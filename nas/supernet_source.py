@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from nas.scoring import ScoringJob, build_job, check_metric_names, load_run_data
 from nas.storage import Store
 from spaces import Genotype, InputError, SearchSpace, load_space
 from supernet.augment import build_augmentation
-from supernet.checkpoint import weights_digest
+from supernet.checkpoint import Checkpoint, load_checkpoint, weights_digest
 from supernet.data import ImageData
 from supernet.device import keep_large_blocks, resolve_device
 from supernet.neurons import check_executor
@@ -82,13 +82,37 @@ class SupernetSource:
         """Fingerprint of the images, and energy models: what the run folder keeps."""
         return {"images": self.data.fingerprint, "energy_models": self.energy_tables}
 
-    def train(self, folder: Path, reporter: Reporter) -> Spikformer:
-        """Return the supernet, trained to the end, whose state the folder keeps."""
+    def train(self, folder: Path, reporter: Reporter, workers: int = 1, address: str | None = None) -> Spikformer:
+        """Return the supernet, trained to the end by one process or several, whose state the folder keeps."""
         config = self.config
         keep_large_blocks()
         device = resolve_device(config.device, config.executor)
         supernet = build_supernet(self.space, config.seed, config.executor).to(device)
+        if workers > 1:
+            self._train_together(folder, reporter, workers, address, supernet)
         return train_network(supernet, self.data, config.training, config.seed, self.space, folder, reporter.train)
+
+    def _train_together(
+        self, folder: Path, reporter: Reporter, workers: int, address: str | None, supernet: Spikformer
+    ) -> None:
+        """Let several processes train what is not trained yet; the folder then has the whole training."""
+        from nas.distributed import TrainJob, train_together  # noqa: PLC0415  # starts no Ray where it is not needed
+
+        config, skeleton, largest = self.config, self.space.skeleton, supernet.architecture
+        identity = Checkpoint(config.seed, self.data.name, config.training, largest, skeleton, self.space)
+        if load_checkpoint(folder, identity, supernet).complete:
+            return
+        data = replace(self.data, validation=self.data.validation.head(0), test=self.data.test.head(0))
+        job = TrainJob(
+            self.space, data, config.training, config.seed, config.executor, config.device, folder.resolve()
+        )
+        train_together(
+            job,
+            workers,
+            reporter.train,
+            address=address or config.workers.address,
+            runtime_env=config.workers.runtime_env,
+        )
 
     def job(self, folder: Path, results: Store, reporter: Reporter) -> ScoringJob:
         """Train the supernet, or finish its training, and return what workers need to score its subnets."""

@@ -19,6 +19,7 @@ from supernet.layers import EntangledBatchNorm
 from supernet.native import compiler_problem, spikes
 from supernet.neurons.executors import learned_gradients, remember_learned
 from supernet.neurons.kernels import Affine, Kernels, arithmetic_type
+from supernet.ranks import add_up, current_share
 
 TRAINING_DENSITY = 0.45
 """Events per input below which an event-driven product is faster than a dense one, weights being packed each time."""
@@ -195,9 +196,10 @@ def norm_fire(
     bias = torch.cat(given) if given else None
     learned = [value for value in k if isinstance(value, Tensor)]
     spikes, mean, variance = _apply(_NormFire, y, timesteps, gamma, beta, bias, norms[0].eps, kernels, k, *learned)
+    share, count = current_share(), y[..., 0].numel()
     with torch.no_grad():
         for norm, own, var in zip(norms, mean.split(width), variance.split(width), strict=True):
-            norm.update_statistics(own, var, y[..., 0].numel())
+            norm.update_statistics(own, var, count if share is None else share.of_batch(count))
     return cast(Tensor, spikes)
 
 
@@ -217,6 +219,9 @@ class _NormFire(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         flat = y.view(len(y), -1, y.shape[-1])
         mean, variance = kernels.moments(flat.flatten(0, 1))
+        ctx.share = current_share()
+        if ctx.share is not None:
+            mean, variance = ctx.share.moments(mean, variance)
         scale = gamma.double() / (variance + eps).sqrt()
         ctx.kernels, ctx.timesteps, ctx.eps = kernels, timesteps, eps
         remember_learned(ctx, k)
@@ -241,9 +246,11 @@ class _NormFire(torch.autograd.Function):
         found = ctx.kernels.backward(y, ctx.timesteps, ctx.k, affine, g, wanted)
         assert found.sums is not None
         total, product = found.sums
-        count = y.shape[0] * y.shape[1]
+        means = found.sums / (y.shape[0] * y.shape[1])
+        if ctx.share is not None:
+            means = add_up(means * ctx.share.weight)
         real = arithmetic_type(y.dtype)
-        vectors = (affine.centre, scale.to(real), (total / count).to(real), (product / count / deviation**2).to(real))
+        vectors = (affine.centre, scale.to(real), means[0].to(real), (means[1] / deviation**2).to(real))
         gy = ctx.kernels.norm_backward(found.x.flatten(0, 1), y.flatten(0, 1), vectors)
         # What is added before a normalisation moves nothing behind it.
         no_bias = torch.zeros_like(gamma) if ctx.biased else None

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from supernet.ranks import Share, add_up, current_share
+
 
 class EntangledLinear(nn.Linear):
     """Linear layer that also runs any of its narrower prefixes."""
@@ -45,7 +47,8 @@ class EntangledBatchNorm(_BatchNorm):
     """Batch normalisation over dimension 1 that also runs any of its narrower prefixes.
 
     Training updates the running statistics of the channels in use. They mix all subnets, so an extracted subnet
-    is calibrated before it is scored; evaluation never looks at the batch.
+    is calibrated before it is scored; evaluation never looks at the batch. Where several processes have a part of the
+    batch each, the moments are those of all of it.
 
     Shape:
         ``(B, C)`` or ``(B, C, H, W)`` to the same, ``C <= num_features``.
@@ -90,6 +93,9 @@ class EntangledBatchNorm(_BatchNorm):
         n = x.shape[1]
         assert self.running_mean is not None
         assert self.running_var is not None
+        share = current_share() if self.training else None
+        if share is not None:
+            return self._forward_over(share, x)
         return F.batch_norm(
             x,
             self.running_mean[:n],
@@ -100,3 +106,16 @@ class EntangledBatchNorm(_BatchNorm):
             self._next_momentum() if self.training else 0.0,
             self.eps,
         )
+
+    def _forward_over(self, share: Share, x: Tensor) -> Tensor:
+        """Normalise a part of a batch by the moments of the whole batch, and count that batch."""
+        n, dims = x.shape[1], [0, *range(2, x.dim())]
+        shape = [1, n, *[1] * (x.dim() - 2)]
+        wide = x if x.dtype == torch.float64 else x.float()
+        mean = add_up(wide.mean(dims, dtype=torch.float64) * share.weight)
+        centred = wide - mean.to(wide.dtype).view(shape)
+        variance = add_up(centred.square().mean(dims, dtype=torch.float64) * share.weight)
+        with torch.no_grad():
+            self.update_statistics(mean, variance, share.of_batch(x.numel() // n))
+        scale = (self.weight[:n] / (variance + self.eps).sqrt()).to(wide.dtype)
+        return (centred * scale.view(shape) + self.bias[:n].view(shape)).to(x.dtype)

@@ -17,10 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spaces import Architecture, SearchSpace
+from spaces import Architecture, InputError, SearchSpace
 from supernet.augment import build_augmentation, mixup
 from supernet.checkpoint import Checkpoint, EpochRecord, load_checkpoint, save_checkpoint
 from supernet.data import ImageData, Normalise
+from supernet.ranks import Ranks, normalised_over
 from supernet.sampling import SAMPLING
 from supernet.settings import TrainSettings
 from supernet.spikformer import Spikformer
@@ -53,8 +54,12 @@ def train(
     space: SearchSpace | None = None,
     checkpoint: Path | None = None,
     report: Callable[[TrainProgress], None] | None = None,
+    ranks: Ranks | None = None,
 ) -> Spikformer:
     """Train a network on the training split and return it in evaluation mode.
+
+    Several processes that all call this reach, but for rounding, the weights that one of them would reach alone: each
+    draws and augments every batch as a whole, and goes on with its part.
 
     Args:
         model: A supernet, or a network of one architecture; trained in place, on the device it is on.
@@ -64,20 +69,28 @@ def train(
         space: Space to draw each step's architectures from; without one the model itself is trained.
         checkpoint: Folder to save checkpoints in, and to continue from if it has one.
         report: Called after every step.
+        ranks: The processes that train together, each with the same arguments; the one of rank 0 saves checkpoints.
 
     Raises:
-        InputError: If the checkpoint belongs to another network, data set, seed or settings.
+        InputError: If the checkpoint belongs to another network, data set, seed or settings, or if processes that
+            train together do not find the same one.
     """
-    epoch_trainer = _EpochTrainer(model, data, settings, seed, space)
+    epoch_trainer = _EpochTrainer(model, data, settings, seed, space, ranks)
     state = Checkpoint(seed, data.name, settings, model.architecture, model.skeleton, space)
     if checkpoint is not None:
         state = load_checkpoint(checkpoint, state, model, epoch_trainer.optimizer)
+    if ranks is not None and not ranks.agree(state.epoch, epoch_trainer.device):
+        raise InputError(
+            f"processes that train together must find the same checkpoint in {checkpoint}, but they differ; put the "
+            "folder on a file system that all machines share"
+        )
+    saves = ranks is None or ranks.rank == 0
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads or threads)
     try:
         while not state.complete:
             state = state.after(epoch_trainer.run(state.epoch, report))
-            if checkpoint is not None and (state.complete or state.epoch % settings.checkpoint_every == 0):
+            if checkpoint is not None and saves and (state.complete or state.epoch % settings.checkpoint_every == 0):
                 save_checkpoint(checkpoint, state, model, epoch_trainer.optimizer)
     finally:
         torch.set_num_threads(threads)
@@ -94,8 +107,10 @@ class _EpochTrainer:
         settings: TrainSettings,
         seed: int,
         space: SearchSpace | None,
+        ranks: Ranks | None,
     ) -> None:
         self.model, self.data, self.settings, self.seed, self.space = model, data, settings, seed, space
+        self.ranks = ranks
         self.device = next(model.parameters()).device
         size, channels, self.num_classes = data.input_shape
         self.augment = build_augmentation(settings.augment, size, channels)
@@ -154,6 +169,9 @@ class _EpochTrainer:
             x = self.normalise.pixels(self.augment(images.float() / 255))
             targets = F.one_hot(labels, self.num_classes).to(x.dtype)
             x, targets = mixup(x, targets, settings.mixup)
+            share = None if self.ranks is None else self.ranks.share(len(x))
+            if share is not None:
+                x, targets = x[share.start : share.stop], targets[share.start : share.stop]
             x, targets = x.to(self.device), targets.to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
         first_logits: Tensor | None = None
@@ -162,17 +180,27 @@ class _EpochTrainer:
         if self.space is not None:
             architectures = [*SAMPLING[settings.sampling](self.space, rng)]
         for architecture in architectures:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            with (
+                torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"),
+                normalised_over(share),
+            ):
                 logits = self.model(x, architecture).float()
             if first_logits is None:
                 loss = F.cross_entropy(logits, targets, label_smoothing=settings.label_smoothing)
                 first_logits = logits.detach()
             else:  # the first architecture teaches the others in place
                 loss = F.cross_entropy(logits, first_logits.softmax(dim=1))
+            if share is not None:
+                loss = loss * share.weight
             torch.autograd.backward(loss / len(architectures))
             loss_value += loss.detach() / len(architectures)
+        assert first_logits is not None
+        hits = (first_logits.argmax(dim=1) == targets.argmax(dim=1)).sum()
+        if self.ranks is not None and share is not None:
+            counted = hits if share.joint else hits / self.ranks.count
+            loss_value, total = self.ranks.add_up_gradients(self.model.parameters(), loss_value, counted)
+            hits = total.round().long()
         if settings.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
         self.optimizer.step()
-        assert first_logits is not None
-        return loss_value, (first_logits.argmax(dim=1) == targets.argmax(dim=1)).sum()
+        return loss_value, hits

@@ -1,0 +1,272 @@
+"""Training by several processes, on one machine or many, which Ray Train starts, watches and starts again.
+
+A process that dies takes the others down with it; all begin again at the last checkpoint of the run folder, and since
+an epoch depends on the seed and its number alone, the training ends where it would have ended anyway.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import ray
+import ray.util.queue
+import torch
+from torch import distributed
+
+from nas.ray_pool import connect
+from spaces import InputError, SearchSpace
+from supernet.data import ImageData
+from supernet.device import keep_large_blocks
+from supernet.ranks import Ranks
+from supernet.settings import TrainSettings
+from supernet.spikformer import build_supernet
+from supernet.train import TrainProgress
+from supernet.train import train as train_network
+
+MAX_FAILURES = 3
+"""Times that a training is begun again; the next failure ends it."""
+
+RENDEZVOUS = timedelta(seconds=120)
+"""How long processes wait for each other at the start."""
+
+TICK = 0.2
+"""Seconds between two looks at whether the training has ended."""
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What each process needs to train.
+
+    Attributes:
+        space: Space whose supernet is trained.
+        data: Images, of which the training split is used.
+        settings: Optimisation.
+        seed: Seed of the run.
+        executor: Who computes neurons.
+        device: ``auto``, ``cpu`` or ``cuda``, where each process has a GPU of its own.
+        folder: Run folder, which all machines must see.
+    """
+
+    space: SearchSpace
+    data: ImageData
+    settings: TrainSettings
+    seed: int
+    executor: str
+    device: str
+    folder: Path
+
+
+def train_together(
+    job: TrainJob,
+    workers: int,
+    report: Callable[[TrainProgress], None],
+    *,
+    address: str | None = None,
+    runtime_env: Mapping[str, Any] | None = None,
+) -> None:
+    """Train a supernet by several processes; the folder of the job keeps it.
+
+    Args:
+        job: What to train.
+        workers: Number of processes, 2 or more.
+        report: Hears of the steps.
+        address: Ray cluster to join; without one the cluster that this process is connected to, or else one of its
+            own, which listens on 127.0.0.1 only and asks for its token.
+        runtime_env: What the processes need, as Ray takes it.
+
+    Raises:
+        InputError: If Ray Train is not installed, the cluster is too small, or the training fails too often.
+    """
+    check_workers(job, workers)
+    threads, joined = _threads(job, workers, address), ray.is_initialized()
+    if not joined:
+        connect(address, workers * threads)
+    try:
+        _fit(job, _settle_device(job, workers), workers, threads, report, dict(runtime_env or {}))
+    finally:
+        if not joined:
+            ray.shutdown()
+
+
+def check_workers(job: TrainJob, workers: int) -> None:
+    """Check what can be checked before Ray starts.
+
+    Raises:
+        InputError: If Ray Train is not installed, or a batch has too few images.
+    """
+    missing = [name for name in ("pyarrow", "fsspec", "requests") if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"training by {workers} workers needs Ray Train, which misses {', '.join(missing)}: "
+            "pip install 'spikefront[train]'; or train with 1 worker"
+        )
+    if job.settings.batch_size < workers:
+        raise InputError(
+            f"training.batch_size must be workers or more, for each has a part of every batch; got "
+            f"{job.settings.batch_size} images and {workers} workers"
+        )
+
+
+def _threads(job: TrainJob, workers: int, address: str | None) -> int:
+    """Return the cores of a process: those of the settings, or on this machine an equal share of all."""
+    local = address is None and not ray.is_initialized()
+    return job.settings.threads or (max((os.cpu_count() or 1) // workers, 1) if local else 1)
+
+
+def _settle_device(job: TrainJob, workers: int) -> str:
+    """Return where to train, ``cpu`` or ``cuda``, after a look at the cluster."""
+    resources = ray.cluster_resources()
+    gpus = int(resources.get("GPU", 0))
+    if job.device == "cuda" and gpus < workers:
+        raise InputError(
+            f"training on GPUs by {workers} workers needs a GPU for each, but the Ray cluster has {gpus}; use fewer "
+            "workers, or set device to 'cpu'"
+        )
+    return "cuda" if job.device != "cpu" and job.executor != "native" and gpus >= workers else "cpu"
+
+
+def _fit(
+    job: TrainJob,
+    device: str,
+    workers: int,
+    threads: int,
+    report: Callable[[TrainProgress], None],
+    runtime_env: dict[str, Any],
+) -> None:
+    """Run Ray Train, whose own files lie in the run folder as long as it runs."""
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # recipes and sys.path may be relative to this folder
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    import ray.train  # noqa: PLC0415  # it may be missing, and reads the environment
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer  # noqa: PLC0415
+
+    available = ray.cluster_resources().get("CPU", 0)
+    if workers * threads > available:
+        raise InputError(
+            f"{workers} workers of {threads} thread(s) need {workers * threads} CPUs of the Ray cluster, which has "
+            f"{available:g}; use fewer workers, or set training.threads lower"
+        )
+    needs = {"CPU": threads} | ({"GPU": 1} if device == "cuda" else {})
+    storage = job.folder / f".ray-train-{uuid4().hex}"
+    news = ray.util.queue.Queue(actor_options={"num_cpus": 0})
+    trainer = DataParallelTrainer(
+        _work,
+        train_loop_config={"job": [ray.put(job)], "device": device, "news": news},  # a list keeps it a reference
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers, use_gpu=device == "cuda", resources_per_worker=needs
+        ),
+        run_config=ray.train.RunConfig(
+            name="training",
+            storage_path=str(storage),
+            failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
+            worker_runtime_env=runtime_env,
+        ),
+    )
+    executor = ThreadPoolExecutor(1)  # not in this thread, whose handler of Ctrl-C Ray Train would replace
+    try:
+        training = executor.submit(trainer.fit)
+        while not training.done():
+            _hear(news, report)
+        _hear(news, report)
+        training.result()
+    except ray.train.TrainingFailedError as error:
+        last = [line for line in str(error).splitlines() if line.strip()][-1]
+        raise InputError(
+            f"the training failed {MAX_FAILURES + 1} times, at last with: {last.strip()}; run it again to go on from "
+            "the last checkpoint"
+        ) from None
+    finally:
+        news.shutdown(force=True)  # whoever still trains ends with its next step
+        executor.shutdown(wait=False)
+        shutil.rmtree(storage, ignore_errors=True)
+
+
+def _hear(news: Any, report: Callable[[TrainProgress], None]) -> None:
+    """Report the steps that were made meanwhile, after a wait for the first of them.
+
+    Raises:
+        InputError: If it is what a process has to say.
+    """
+    with suppress(ray.util.queue.Empty):
+        while True:
+            item = news.get(timeout=TICK)
+            if isinstance(item, InputError):
+                raise item
+            report(item)
+
+
+def _work(config: dict[str, Any]) -> None:
+    """Train as one of several processes.
+
+    Args:
+        config: Reference of the job, device, and the queue that hears of the steps.
+    """
+    job: TrainJob = ray.get(config["job"][0])
+    device, news = torch.device(config["device"]), config["news"]
+
+    def report(progress: TrainProgress) -> None:
+        news.put(progress)
+
+    keep_large_blocks()
+    try:
+        with _process_group(device) as ranks:
+            supernet = build_supernet(job.space, job.seed, job.executor).to(device)
+            train_network(
+                supernet,
+                job.data,
+                job.settings,
+                job.seed,
+                job.space,
+                job.folder,
+                report if ranks.rank == 0 else None,
+                ranks,
+            )
+    except InputError as error:  # the user's mistake, which no repetition mends
+        news.put(error)
+        raise
+
+
+@contextmanager
+def _process_group(device: torch.device) -> Iterator[Ranks]:
+    """Join the processes of a training as torch's default group: NCCL on GPUs, else Gloo.
+
+    They meet at the address by which Ray knows the machine of rank 0, 127.0.0.1 in a cluster of our own, and listen
+    nowhere else.
+    """
+    from ray.train import get_context  # noqa: PLC0415
+    from ray.train.collective import broadcast_from_rank_zero  # noqa: PLC0415
+
+    ranks = Ranks(get_context().get_world_rank(), get_context().get_world_size())
+    host = ray.util.get_node_ip_address()
+    if host.startswith("127."):
+        loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+        os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = loopback
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    door = socket.create_server((host, 0), family=family) if ranks.rank == 0 else None
+    host, port = broadcast_from_rank_zero((host, door.getsockname()[1] if door is not None else 0))
+    store = distributed.TCPStore(  # type: ignore[attr-defined]  # torch exports it without saying so
+        host,
+        port,
+        ranks.count,
+        is_master=door is not None,
+        timeout=RENDEZVOUS,
+        wait_for_workers=False,
+        master_listen_fd=None if door is None else door.detach(),
+    )
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.count)
+    try:
+        yield ranks
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,124 @@
+"""Training by several processes: the run of one process, and one that outlives its processes."""
+
+import importlib.util
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+from fakes import LITTLE, write_recipe
+from safetensors.numpy import load_file
+
+import nas
+from nas.progress import Silent
+from spaces import InputError
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")  # Ray warns of its own settings
+
+SHORT = [
+    LITTLE,
+    ("epochs = 2\nbatch_size = 16", 'epochs = 3\nbatch_size = 47\naugment = ["affine"]\nthreads = 1'),
+    ("mixup = 0.0", "mixup = 0.4"),
+]
+"""Batches that two processes cannot halve, 12 left over, and everything random that there is."""
+
+
+class Steps(Silent):
+    """Keeps the steps, and does something at each."""
+
+    def __init__(self, act=lambda progress: None):
+        self.seen, self.act = [], act
+
+    def train(self, progress):
+        self.seen.append(progress)
+        self.act(progress)
+
+
+def weights(run):
+    (path,) = run.folder.glob("*.safetensors")
+    return load_file(path)
+
+
+def same(run, other):
+    mine, theirs = weights(run), weights(other)
+    return mine.keys() == theirs.keys() and all(np.array_equal(mine[name], theirs[name]) for name in mine)
+
+
+def losses(run):
+    return [record.loss for record in run.training().history]
+
+
+def worker_processes():
+    """Return the training processes of the Ray that this process has started, in ascending order."""
+
+    def status(process):
+        fields = (process / "status").read_text().splitlines()
+        return {line.split(":")[0]: line.split(":", 1)[1].strip() for line in fields}
+
+    parents, found = {}, []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(process.name)] = int(status(process)["PPid"])
+            if b"RayTrainWorker" in (process / "cmdline").read_bytes():
+                found.append(int(process.name))
+        except OSError:  # gone meanwhile
+            continue
+    return sorted(pid for pid in found if parents.get(parents[pid]) == os.getpid())
+
+
+def test_two_processes_train_like_one_whatever_dies(tmp_path):
+    """The augmented, mixed loss curve to 1e-3; and the same bits, one process having been killed on the way."""
+    recipe = write_recipe(tmp_path, *SHORT)
+    alone = nas.train(recipe, tmp_path / "alone")
+    killed = []
+
+    def kill(progress):
+        if progress.epoch > 1.5 and not killed:
+            killed.extend(worker_processes())
+            os.kill(killed[-1], signal.SIGKILL)
+
+    hurt = Steps(kill)
+    survivor = nas.train(recipe, tmp_path / "survivor", reporter=hurt, workers=2)
+    assert losses(survivor) == pytest.approx(losses(alone), abs=1e-3)
+    assert len(killed) == 2
+    epochs = [step.epoch for step in hurt.seen]
+    assert sorted(set(epochs)) == pytest.approx(np.arange(1, 16) / 5)
+    assert epochs != sorted(epochs), "it went on without a new start"
+    assert not ray.is_initialized()
+    assert {path.name for path in survivor.folder.iterdir() if path.name != ".lock"} == {
+        "run.json",
+        "supernet.json",
+        "supernet-00003.safetensors",
+    }
+
+
+def test_a_finished_training_starts_no_process(trained, recipe, monkeypatch):
+    monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray was started"))
+    before = weights(nas.Run(trained))
+    again = nas.train(recipe, trained, workers=2)
+    assert all(np.array_equal(before[name], tensor) for name, tensor in weights(again).items())
+
+
+# Refusals
+
+
+def test_ray_train_that_is_not_installed_is_an_error(recipe, tmp_path, monkeypatch, command):
+    found = importlib.util.find_spec
+    monkeypatch.setattr("nas.distributed.find_spec", lambda name: None if name == "pyarrow" else found(name))
+    code, _, err = command("train", recipe, "--workers", 2, "--out", tmp_path / "run")
+    assert code == 2
+    assert "training by 2 workers needs Ray Train, which misses pyarrow: pip install 'spikefront[train]'" in err
+
+
+def test_a_batch_has_an_image_for_each_process(recipe, tmp_path):
+    with pytest.raises(InputError, match=r"batch_size must be workers or more.*got 16 images and 17 workers"):
+        nas.train(recipe, tmp_path / "run", workers=17)
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5, "two", {"count": 2}])
+def test_workers_are_a_number(recipe, tmp_path, workers):
+    with pytest.raises(InputError, match="workers must be the number of processes that train, 1 or more"):
+        nas.train(recipe, tmp_path / "run", workers=workers)
+    assert not (tmp_path / "run").exists()
