@@ -2,7 +2,10 @@
 
 import importlib.util
 import os
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +39,19 @@ class Steps(Silent):
         self.act(progress)
 
 
+STARTED_ELSEWHERE = """
+import ray
+from ray._private import ray_constants
+
+ray_constants.ENABLE_RAY_CLUSTER = False
+ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+print(ray.get_runtime_context().gcs_address, flush=True)
+input()
+"""
+
+
 def weights(run):
-    (path,) = run.folder.glob("*.safetensors")
+    (path,) = Path(run.folder).glob("*.safetensors")
     return load_file(path)
 
 
@@ -94,6 +108,81 @@ def test_two_processes_train_like_one_whatever_dies(tmp_path):
     }
 
 
+def killing(numbers, after):
+    """Return steps of which some, each once, kill the process of a number: when a training is so many epochs old."""
+    waiting = list(zip(after, numbers, strict=True))
+
+    def kill(progress):
+        if waiting and progress.epoch > waiting[0][0]:
+            os.kill(worker_processes()[waiting.pop(0)[1]], signal.SIGKILL)
+
+    return Steps(kill)
+
+
+@pytest.mark.slow
+def test_a_training_whose_processes_are_killed_ends_with_the_weights_of_one_that_nobody_touched(tmp_path):
+    recipe = write_recipe(tmp_path, *SHORT)
+    whole = nas.train(recipe, tmp_path / "whole", workers=2)
+    hurt = killing([0, 1], [1.5, 2.5])
+    survivor = nas.train(recipe, tmp_path / "survivor", reporter=hurt, workers=2)
+    assert len(hurt.seen) > 15
+    assert same(whole, survivor)
+    assert losses(whole) == losses(survivor)
+
+
+@pytest.mark.slow
+def test_a_training_that_fails_too_often_ends_and_can_be_gone_on_with(tmp_path):
+    recipe = write_recipe(tmp_path, *SHORT)
+    hurt = killing([0] * 4, [1.3] * 4)
+    with pytest.raises(InputError, match=r"failed 4 times.*run it again to go on from the last checkpoint"):
+        nas.train(recipe, tmp_path / "run", reporter=hurt, workers=2)
+    assert len(nas.Run(tmp_path / "run").training().history) == 1
+    assert len(losses(nas.train(recipe, tmp_path / "run", workers=2))) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("epoch", [0, 4, 8])
+def test_an_epoch_of_digits_by_two_processes_has_the_loss_of_one(tmp_path, epoch):
+    """From the weights of one process: a spike that flips by rounding parts any two trainings in the long run."""
+    settings = {"epochs": 12, "checkpoint_every": 1}
+
+    class StoppedError(Exception):
+        pass
+
+    def stop_after(epochs):
+        def stop(progress):
+            if progress.epoch > epochs:
+                raise StoppedError
+
+        return Steps(stop)
+
+    if epoch:
+        with pytest.raises(StoppedError):
+            nas.train("digits", tmp_path / "begun", reporter=stop_after(epoch), training=settings)
+        shutil.copytree(tmp_path / "begun", tmp_path / "two")
+    with pytest.raises(StoppedError):
+        nas.train("digits", tmp_path / "begun", reporter=stop_after(epoch + 1), training=settings)
+    with pytest.raises(StoppedError):
+        nas.train("digits", tmp_path / "two", reporter=stop_after(epoch + 1), workers=2, training=settings)
+    one, two = (losses(nas.Run(tmp_path / name))[epoch] for name in ("begun", "two"))
+    assert two == pytest.approx(one, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_processes_train_on_the_cluster_that_the_address_names(tmp_path, monkeypatch):
+    monkeypatch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)  # listen to this machine only
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    recipe = write_recipe(tmp_path, *SHORT)
+    command = [sys.executable, "-c", STARTED_ELSEWHERE]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as elsewhere:
+        try:
+            address = elsewhere.stdout.readline().strip()
+            run = nas.train(recipe, tmp_path / "run", workers=2, address=address)
+        finally:
+            elsewhere.communicate("end")
+    assert losses(run) == pytest.approx(losses(nas.train(recipe, tmp_path / "alone")), abs=1e-3)
+
+
 def test_a_finished_training_starts_no_process(trained, recipe, monkeypatch):
     monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray was started"))
     before = weights(nas.Run(trained))
@@ -122,3 +211,9 @@ def test_workers_are_a_number(recipe, tmp_path, workers):
     with pytest.raises(InputError, match="workers must be the number of processes that train, 1 or more"):
         nas.train(recipe, tmp_path / "run", workers=workers)
     assert not (tmp_path / "run").exists()
+
+
+def test_one_process_joins_no_cluster(recipe, tmp_path, command):
+    code, _, err = command("train", recipe, "--address", "auto", "--out", tmp_path / "run")
+    assert code == 2
+    assert "one process trains on this machine, and joins no cluster, got 'auto'; add workers" in err
