@@ -7,7 +7,16 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from nas.address import Recorded, parse_recorded
 from spaces import InputError
@@ -122,6 +131,13 @@ class SearchConfig(_Table):
     warm_start: Annotated[str, Field(min_length=1)] | None = None
 
 
+def _worker_count(value: Any) -> int | str:
+    """Return a number of workers, or ``auto``."""
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value  # type: ignore[no-any-return]  # the condition says which
+    raise InputError(f"workers.count should be greater than or equal to 1, or 'auto', got {value!r}")
+
+
 class WorkersConfig(_Table):
     """Who scores: this process, or Ray actors.
 
@@ -135,7 +151,7 @@ class WorkersConfig(_Table):
     """
 
     pool: Literal["local", "ray"] = "ray"
-    count: Positive | Literal["auto"] = 2
+    count: Annotated[int | Literal["auto"], PlainValidator(_worker_count, json_schema_input_type=int | str)] = 2
     threads: Positive = 1
     address: Annotated[str, Field(min_length=1)] | None = None
     timeout: Annotated[FiniteFloat, Field(gt=0)] | None = None
