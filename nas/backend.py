@@ -151,6 +151,10 @@ _DAMAGES = (
 )
 
 
+TROUBLES = (SQLAlchemyError, StorageInternalError, OSError)
+"""What a store raises that may be away, or worse; :func:`unreachable` tells which."""
+
+
 def unreachable(error: BaseException) -> str | None:
     """Return in a line why a store cannot be used now, though it may be again; None of any other error."""
     cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error

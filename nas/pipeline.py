@@ -15,6 +15,7 @@ from nas.algorithms import build_algorithm, check_algorithm, check_fitness
 from nas.backend import begin_run_storage
 from nas.config import RunConfig, load_recipe
 from nas.constraints import parse_constraints
+from nas.durable import Backlog
 from nas.evaluation import Evaluation
 from nas.folder import create_folder, hold, read_run
 from nas.interrupt import drained
@@ -167,13 +168,22 @@ def search(
 def _run(prepared: Prepared, reporter: Reporter) -> Run:
     config, folder, source = prepared.config, prepared.folder, prepared.source
     storage = begin_run_storage(folder, prepared.storage)  # before training: a damaged one is found at once
-    stores = {name: Store(storage, name, source.space, source.objectives) for name in STUDIES}
-    job = source.job(folder, stores["search"], reporter)
-    with open_pool(config.workers, job) as workers, drained(workers, reporter.say) as pool:
-        _search(prepared, stores, pool, reporter)
+    with Backlog(folder, storage, config.storage_patience, reporter.say) as backlog:
+        stores = {name: Store(storage, name, source.space, source.objectives, backlog.put) for name in STUDIES}
+        backlog.restore(stores)
+        job = source.job(folder, stores["search"], reporter)
+        with open_pool(config.workers, job) as workers, drained(workers, reporter.say) as pool:
+            _search(prepared, stores, pool, reporter)
+        backlog.settle()
     run = Run(folder, prepared.storage)
-    run.front().to_csv(folder / "front.csv", index=False)
-    write_report(run)
+    try:
+        run.front().to_csv(folder / "front.csv", index=False)
+        write_report(run)
+    except OSError as error:
+        raise InputError(
+            f"front and report must be written to {folder}, but: {error.strerror}; all results are in the store, and "
+            "the same command writes these once it can"
+        ) from None
     return run
 
 

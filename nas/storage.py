@@ -12,7 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -39,6 +39,9 @@ _BOOKKEEPING = frozenset({GENERATION, KEY, FAILURE, DURATION, AFTER, TOLD})
 _DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 
 
+Action = Literal["open", "take", "close", "note"]
+
+
 @dataclass(frozen=True)
 class Write:
     """What is to be written to a study.
@@ -51,7 +54,7 @@ class Write:
     """
 
     study: str
-    do: Literal["open", "take", "close", "note"]
+    do: Action
     notes: Mapping[str, Any]
     architecture: Genotype | None = None
 
@@ -190,17 +193,28 @@ class Store:
         self._remember(write := Write(self.name, "close", notes, evaluation.architecture))
         self._do(write)
 
-    def redo(self, values: Mapping[str, Any]) -> None:
-        """Write what an earlier process could not, from the plain values of a :class:`Write`; once more does no harm.
+    def parse(self, values: Mapping[str, Any]) -> Write:
+        """Return the write to this study that plain values are of.
 
         Raises:
-            KeyError, TypeError, ValueError: If the values are none of a write to this study.
+            KeyError, TypeError, ValueError: If they are of none.
         """
         architecture = None if values["genes"] is None else self._space.architecture(values["genes"])
-        write = Write(self.name, values["do"], dict(values["notes"]), architecture)
+        notes = dict(values["notes"])
+        if values["do"] not in get_args(Action) or (architecture is None) != (values["do"] == "note"):
+            raise ValueError(f"no write has {values['do']!r}")
+        needed = set() if values["do"] in ("note", "close") else {GENERATION}
+        if values["do"] in ("take", "close"):
+            needed |= {DURATION} if FAILURE in notes else {DURATION, *self._objectives}
+        if missing := sorted(needed - set(notes)):
+            raise ValueError(f"{missing} are missing")
+        return Write(self.name, values["do"], notes, architecture)
+
+    def redo(self, write: Write) -> None:
+        """Write what an earlier process could not; once more does no harm."""
         if write.do == "note":
             self.study.user_attrs.update(write.notes)
-        else:
+        elif write.do != "close" or write.architecture not in self.known:
             self._remember(write)
         self.apply(write)
 
