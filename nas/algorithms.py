@@ -31,7 +31,6 @@ from pymoo.operators.selection.tournament import TournamentSelection
 from pymoo.termination.max_gen import MaximumGenerationTermination
 from pymoo.util.ref_dirs import get_reference_directions
 
-from nas.config import MOST_EXPANDED
 from nas.drawing import draw_unseen
 from nas.evaluation import Evaluation
 from nas.expanding import ExpandedMating, RerankedPositions
@@ -41,6 +40,7 @@ from nas.problem import ArchitectureProblem
 from nas.qpso import QPSO
 from nas.quantum import Motion
 from nas.rerank import Reranker
+from nas.sections import MOST_EXPANDED
 from nas.start import best_first, told
 from nas.tournament import by_feasibility, by_niche
 from spaces import Genotype, InputError

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluators import EnergyModel, model_files, parse_energy_model, read_energy_tables
-from nas.config import LIMITS, MODEL_METRICS, RunConfig, parse_recipe
+from nas.config import MODEL_METRICS, RunConfig, parse_recipe
+from nas.sections import LIMITS
 from spaces import InputError, SearchSpace, Space, TableSpace
 from supernet.checkpoint import INDEX, write_atomically
 

@@ -9,10 +9,10 @@ from pymoo.core.algorithm import Algorithm
 
 from nas.algorithms import ALGORITHMS
 from nas.asynchronous import Conversation, run_asynchronous
-from nas.config import WorkersConfig
 from nas.evaluation import Evaluation
 from nas.loop import COLD, OnEvaluation, run_search
 from nas.problem import ArchitectureProblem
+from nas.sections import WorkersConfig
 from nas.start import Start
 from nas.stopping import Ending, Limits
 from nas.storage import Store

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from nas.config import SearchConfig
 from nas.evaluation import Evaluation
 from nas.problem import ArchitectureProblem
 from nas.results import GrowingHypervolume
+from nas.sections import SearchConfig
 
 Reason = Literal["evaluations", "seconds", "stall", "exhausted"]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from itertools import islice, takewhile
 from typing import Protocol, Self
 
-from nas.config import WorkersConfig
 from nas.evaluation import Evaluation, Job, SplitName
+from nas.sections import WorkersConfig
 from spaces import Genotype
 
 LOCAL_GROUP = 16

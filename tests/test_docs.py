@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 
 import nas
 from nas.cli import app
-from nas.config import DataConfig, RunConfig, ScoringConfig, SearchConfig, TableConfig, WorkersConfig, parse_recipe
+from nas.config import RunConfig, parse_recipe
 from nas.diversity import CONTROLS
+from nas.sections import DataConfig, ScoringConfig, SearchConfig, TableConfig, WorkersConfig
 from spaces import SearchSpace
 from supernet.engine import PRECISIONS
 from supernet.neurons import EXECUTORS
@@ -209,7 +210,9 @@ def test_the_page_on_recipes_shows_every_key_and_every_default_that_is_not_an_ex
         "search.hypervolume_reference",
     }
     examples |= {"storage"} | {
-        f"search.{key}" for key in ("constraints", "seconds", "stall", "warm_start", "fitness")
+        *(f"search.{key}" for key in ("constraints", "seconds", "stall", "warm_start", "fitness")),
+        "workers.address",
+        "workers.timeout",
     }
     for key, value in shown.items():
         rows = {f"{key}.{inner}": v for inner, v in value.items()} if isinstance(value, dict) else {key: value}

@@ -18,9 +18,10 @@ from fakes import LITTLE, METRICS, write_recipe
 from test_table_runs import results, write_run
 
 import nas
-from nas.config import WorkersConfig, load_recipe
+from nas.config import load_recipe
 from nas.ray_pool import RayPool, gpu_share
 from nas.scoring import build_job
+from nas.sections import WorkersConfig
 from nas.table_source import TableSource
 from nas.workers import LocalPool, open_pool
 from spaces import InputError

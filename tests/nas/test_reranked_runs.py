@@ -9,8 +9,8 @@ from test_table_runs import write_run
 
 import nas
 from nas.algorithms import EXPAND
-from nas.config import SearchConfig
 from nas.scoring import threads
+from nas.sections import SearchConfig
 
 POPULATION = ("population = 6\n", "population = 6\nexpand = 3\nbaseline = false\n")
 
