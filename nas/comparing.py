@@ -19,8 +19,9 @@ from nas.backend import begin_run_storage
 from nas.comparison import Comparison, Level
 from nas.config import RunConfig, load_recipe
 from nas.contest import Builder, MemoryRecord, Task, Trace, run_tasks, trace_search
+from nas.drivers import hold_folder
 from nas.evaluation import Evaluation, Job
-from nas.folder import hold, run_facts
+from nas.folder import run_facts
 from nas.loop import evaluate
 from nas.pipeline import build_problem, prepare
 from nas.problem import ArchitectureProblem
@@ -153,7 +154,7 @@ def _on_supernet(
     changes = {} if workers is None else {"workers": {"count": workers}}
     prepared = prepare(config, out, data_dir, changes, compared=True)
     source, pools = prepared.source, prepared.config.workers
-    with hold(prepared.folder):
+    with hold_folder(prepared.folder):
         store = Store(begin_run_storage(prepared.folder), STUDY, source.space, source.objectives)
         job = source.job(prepared.folder, store, reporter)
         problem = build_problem(config, source)

@@ -36,6 +36,7 @@ class Backlog:
         storage: Storage of the run.
         patience: Seconds that the store may be away for.
         say: Tells what happens.
+        check: Raises if this process must write no more.
         now: Seconds since any moment.
         sleep: Waits so many seconds.
     """
@@ -46,12 +47,13 @@ class Backlog:
         storage: Storage,
         patience: float,
         say: Callable[[str], None],
+        check: Callable[[], None] = lambda: None,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._path, self._reserve = folder / PENDING, folder / RESERVE
         self._storage, self._patience, self._say = storage, patience, say
-        self._now, self._sleep = now, sleep
+        self._check, self._now, self._sleep = check, now, sleep
         self._queue: deque[tuple[Store, Write]] = deque()
         self._since, self._next, self._pause = 0.0, 0.0, _FIRST_PAUSE
         self._reason = ""
@@ -112,6 +114,7 @@ class Backlog:
         Raises:
             InputError: If the store stays away for longer than there is patience, or is damaged.
         """
+        self._check()
         if not self._queue:
             try:
                 store.apply(write)

@@ -15,9 +15,10 @@ from nas.algorithms import build_algorithm, check_algorithm, check_fitness
 from nas.backend import begin_run_storage
 from nas.config import RunConfig, load_recipe
 from nas.constraints import parse_constraints
+from nas.drivers import hold_folder, lead
 from nas.durable import Backlog
 from nas.evaluation import Evaluation
-from nas.folder import create_folder, hold, read_run
+from nas.folder import create_folder, read_run
 from nas.interrupt import drained
 from nas.loop import evaluate
 from nas.modes import Mode, run_in, settle_mode
@@ -133,7 +134,7 @@ def train(
     prepared = prepare(recipe, out, data_dir, changes)
     if not isinstance(prepared.source, SupernetSource):
         raise InputError("a table has no supernet to train; search it with `nas search`")
-    with hold(prepared.folder):
+    with hold_folder(prepared.folder):
         prepared.source.train(prepared.folder, reporter or Silent(), workers, address)
     return Run(prepared.folder)
 
@@ -161,14 +162,14 @@ def search(
         InputError: If recipe, data or folder are not right; nothing is overwritten.
     """
     prepared = prepare(recipe, out, data_dir, changes)
-    with hold(prepared.folder):
+    with hold_folder(prepared.folder):
         return _run(prepared, reporter or Silent())
 
 
 def _run(prepared: Prepared, reporter: Reporter) -> Run:
     config, folder, source = prepared.config, prepared.folder, prepared.source
     storage = begin_run_storage(folder, prepared.storage)  # before training: a damaged one is found at once
-    with Backlog(folder, storage, config.storage_patience, reporter.say) as backlog:
+    with lead(storage) as check, Backlog(folder, storage, config.storage_patience, reporter.say, check) as backlog:
         stores = {name: Store(storage, name, source.space, source.objectives, backlog.put) for name in STUDIES}
         backlog.restore(stores)
         job = source.job(folder, stores["search"], reporter)

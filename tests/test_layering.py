@@ -26,7 +26,7 @@ LIBRARIES = {
 
 DOORS = {
     "ray": {"nas/ray_pool.py", "nas/distributed.py"},
-    "optuna": {"nas/backend.py", "nas/storage.py", "nas/results.py"},
+    "optuna": {"nas/backend.py", "nas/drivers.py", "nas/storage.py", "nas/results.py"},
     "sqlalchemy": {"nas/address.py", "nas/backend.py"},
     "pymoo": {"nas/"},
     "cupy": {"supernet/neurons/"},

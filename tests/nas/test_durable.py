@@ -61,7 +61,9 @@ class Kept:
     def __init__(self, folder, space, patience=100.0):
         storage = open_storage(folder)
         self.said, self.clock = [], Clock()
-        self.backlog = Backlog(folder, storage, patience, self.said.append, self.clock.now, self.clock.sleep)
+        self.backlog = Backlog(
+            folder, storage, patience, self.said.append, now=self.clock.now, sleep=self.clock.sleep
+        )
         self.store = Store(storage, "search", space, OBJECTIVES, self.backlog.put)
         self.store._storage = self.line = Line(self.store._storage)
 
@@ -328,7 +330,7 @@ def test_a_search_survives_a_server_that_is_away_for_a_while(postgres, plain, tm
 def test_a_search_on_a_full_disk_stops_and_goes_on_without_loss_once_there_is_room(plain, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk]
     if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode:
         pytest.skip("a small disk can be mounted by root only")
     recipe = write_run(tmp_path)
