@@ -12,14 +12,15 @@ from fakes import OBJECTIVES, evaluation, half_failing
 from postgres import PASSWORD
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 from test_shared_stores import same
 from test_table_runs import write_run
 
 import nas
 from nas.backend import open_storage
 from nas.durable import PENDING, RESERVE, Backlog
-from nas.storage import Store
+from nas.evaluation import Evaluation
+from nas.storage import Store, read_trials
 from spaces import InputError
 
 
@@ -163,7 +164,8 @@ def test_a_write_that_arrived_though_the_answer_did_not_is_not_written_twice(kep
     kept.line._backend.set_trial_state_values = state
     kept.backlog.settle()
     again = reopened(tmp_path, space)
-    assert (again.opened, again.results) == (1, [evaluation(architectures[0])])
+    assert again.results == [evaluation(architectures[0])]
+    assert len(read_trials(open_storage(tmp_path), "search")) == 1
 
 
 def test_a_store_that_stays_away_ends_the_search_and_loses_nothing(kept, architectures, space, tmp_path):
@@ -231,6 +233,25 @@ def test_an_error_that_does_not_pass_is_not_waited_for(kept, architectures, monk
     monkeypatch.setattr(kept.line._backend, "create_new_trial", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         kept.store.open(architectures[1], 1)
+
+
+def test_a_damaged_store_is_refused_at_once_and_not_waited_for(kept, architectures, monkeypatch):
+    def damaged(*_, **__):
+        raise DatabaseError("insert", {}, OSError("database disk image is malformed"))
+
+    monkeypatch.setattr(kept.line._backend, "create_new_trial", damaged)
+    with pytest.raises(InputError, match="must be the store of a run, but: database disk image is malformed"):
+        kept.store.open(architectures[0], 1)
+    assert (len(kept.backlog), kept.said) == (0, [])
+
+
+def test_a_result_that_another_driver_has_written_stays(tmp_path, space, architectures):
+    one = reopened(tmp_path, space)
+    one.open(architectures[0], 1)
+    two = reopened(tmp_path, space)
+    one.close(evaluation(architectures[0]))
+    two.close(Evaluation(architectures[0], {}, 1.0, "RuntimeError: late"))
+    assert reopened(tmp_path, space).results == [evaluation(architectures[0])]
 
 
 @pytest.mark.parametrize(
