@@ -106,7 +106,7 @@ def test_a_missing_recipe_or_space_is_refused(command, tmp_path):
         (["--evaluations", "0"], "search.evaluations should be greater than or equal to 1, got 0"),
         (["--seed", "-1"], "seed should be greater than or equal to 0, got -1"),
         (["--pool", "slurm"], "workers.pool should be 'local' or 'ray', got 'slurm'"),
-        (["--workers", "0"], "workers.count should be greater than or equal to 1, got 0"),
+        (["--workers", "0"], "workers.count should be greater than or equal to 1, or 'auto', got 0"),
         (["--data-dir", "/nowhere/at/all"], "the data folder must exist, got /nowhere/at/all"),
     ],
     ids=lambda value: str(value)[:30],
