@@ -167,7 +167,6 @@ def run_asynchronous(
     waiting = replay(conversation, diary, on_evaluation, limits)
     spent = start.spent + conversation.told + len(waiting)
     answers = ChainMap(known)
-    ending: Reason = "evaluations"
 
     def record(evaluation: Evaluation) -> None:
         diary.close(evaluation, told=conversation.told)
@@ -177,25 +176,31 @@ def run_asynchronous(
             limits.stall.hear([evaluation])
         on_evaluation(evaluation)
 
-    for architecture in waiting:
-        _submit(pool, architecture, limits)
-    pending = len(waiting)
+    def begin(architecture: Genotype) -> bool:
+        """Answer a proposal at once and return False, or hand it in and return True."""
+        answered = refusals(problem, [architecture]).get(architecture) or answers.get(architecture)
+        if answered is not None:
+            record(Evaluation(architecture, answered.metrics, 0.0, answered.failure))
+            return False
+        if limits is not None:
+            limits.clock.start()
+        pool.submit(architecture)
+        return True
+
+    pending = sum([begin(architecture) for architecture in waiting])
     while True:
-        while spent < budget and pool.hungry and not conversation.exhausted:
+        ending: Reason = "evaluations"
+        # A pool that lost its only worker with its last result is not hungry, but nothing is to come from it.
+        while spent < budget and (pool.hungry or not pending) and not conversation.exhausted:
             if conversation.must_ask and limits is not None and (reached := limits.reached()):
-                ending, budget = reached, spent
+                ending = reached
                 break
             proposal = conversation.next()
             if proposal is None:
                 break
             spent += 1
             diary.open(proposal, 1 + conversation.after // conversation.population, after=conversation.after)
-            answered = refusals(problem, [proposal]).get(proposal) or answers.get(proposal)
-            if answered is not None:
-                record(Evaluation(proposal, answered.metrics, 0.0, answered.failure))
-            else:
-                _submit(pool, proposal, limits)
-                pending += 1
+            pending += begin(proposal)
         if not pending:
             break
         record(pool.collect())
@@ -203,12 +208,6 @@ def run_asynchronous(
     if limits is not None:
         limits.clock.record()
     return Ending(spent, "exhausted" if conversation.exhausted and spent < budget else ending)
-
-
-def _submit(pool: Pool, architecture: Genotype, limits: Limits | None) -> None:
-    if limits is not None:
-        limits.clock.start()
-    pool.submit(architecture)
 
 
 def replay(

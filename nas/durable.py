@@ -70,6 +70,13 @@ class Backlog:
 
     def __exit__(self, *exc: object) -> None:
         self._reserve.unlink(missing_ok=True)
+        if self._queue:
+            try:
+                self._check()
+            except InputError:  # who leads now has scored what waits here anew
+                self._path.unlink(missing_ok=True)
+                self._say(f"{len(self._queue)} writes are dropped, as another driver leads the run")
+                return
         if self._queue and not self._write_all():
             self._say(f"{len(self._queue)} writes wait in {self._path}; the same command writes them and goes on")
 
@@ -165,6 +172,7 @@ class Backlog:
 
     def _write_all(self) -> bool:
         """Write what waits, in its order, as far as that is possible, and return whether nothing waits any more."""
+        self._check()
         count = len(self._queue)
         try:
             for store in dict.fromkeys(store for store, _ in self._queue):

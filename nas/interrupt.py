@@ -29,9 +29,14 @@ class DrainedPool:
         self._ending = True
 
     def submit(self, architecture: Genotype, split: SplitName = "validation") -> None:
-        """Hand in an architecture, unless it is to end, when nobody will score it."""
-        if not self._ending:
-            self._pool.submit(architecture, split)
+        """Hand in an architecture.
+
+        Raises:
+            KeyboardInterrupt: If it is to end.
+        """
+        if self._ending:
+            raise KeyboardInterrupt
+        self._pool.submit(architecture, split)
 
     def collect(self) -> Evaluation:
         """Wait for the next result.

@@ -14,9 +14,9 @@ from typing import Any, Self
 import ray
 from ray._private import ray_constants
 
-from nas.evaluation import Evaluation, Job, Scores, SplitName
+from nas.evaluation import Evaluation, Job, SplitName
+from nas.ray_actor import Actor
 from spaces import Genotype, InputError
-from supernet.device import cap_gpu_memory
 
 _DEATHS = (
     ray.exceptions.RayActorError,
@@ -55,12 +55,19 @@ class _Worker:
 
 @dataclass(eq=False)
 class _Task:
-    """A group that a worker scores: what has no result yet, and when the last one came."""
+    """A group that a worker scores: what has no result yet, when the last one came, and how far it is.
+
+    Attributes:
+        begun: Whether the worker has said that it begins: one that had died before is no fault of the group.
+        first: Whether there is no result yet, so that what the group has in common is being computed.
+    """
 
     worker: _Worker
     group: deque[Genotype]
     split: SplitName
     since: float
+    begun: bool = False
+    first: bool = True
     began: float = field(default_factory=time.monotonic)
 
 
@@ -171,7 +178,7 @@ class RayPool:
             if self._runtime_env:
                 options["runtime_env"] = self._runtime_env
             # Ray's own restarts fail the calls that arrive meanwhile: a fresh actor makes them wait.
-            worker = _Worker(ray.remote(**options)(_Actor).remote(share))
+            worker = _Worker(ray.remote(**options)(Actor).remote(share))
             self._starting[worker.actor.ready.remote([self._job_reference])] = worker
         for reference in list(self._starting)[: max(have - self._wanted, 0)]:
             ray.kill(self._starting.pop(reference).actor)
@@ -211,7 +218,10 @@ class RayPool:
             self._staff()
             self._dispatch()
             references = [*self._starting, *self._running]
-            done, _ = ray.wait(references, num_returns=1, timeout=TICK) if references else ([], [])
+            if not references:
+                time.sleep(TICK)
+                continue
+            done, _ = ray.wait(references, num_returns=1, timeout=TICK)
             for reference in done:
                 if reference in self._starting:
                     self._welcome(reference)
@@ -227,6 +237,8 @@ class RayPool:
             worker.node = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
             raise InputError(f"a Ray worker cannot load its job: {error.cause}") from None
+        except ray.exceptions.RuntimeEnvSetupError as error:
+            raise InputError(f"workers.runtime_env must be one that Ray can set up, but: {error}") from None
         except _DEATHS as error:
             if not _by_node(error, worker.node):
                 self._stillborn += 1
@@ -243,17 +255,23 @@ class RayPool:
         """Take the next result of a group, or what became of its worker."""
         task = self._running[reference]
         try:
-            evaluation: Evaluation = ray.get(next(reference))
+            evaluation: Evaluation | None = ray.get(next(reference))
         except ray.exceptions.RayTaskError as error:
             raise InputError(f"a Ray worker cannot load its job: {error.cause}") from None
         except _DEATHS as error:
             del self._running[reference]
             self._dismiss(task.worker, task.began)
-            blamed = not _by_node(error, task.worker.node)
+            blamed = task.begun and not _by_node(error, task.worker.node)
             self._hand_in_again(task, blamed, f"its worker died {MAX_DEATHS} times")
             return
         task.since = time.monotonic()
+        if evaluation is None:
+            task.begun = True
+            return
+        task.first = False
         task.group.remove(evaluation.architecture)
+        self._suspects.discard(evaluation.architecture)
+        del self._deaths[evaluation.architecture]
         self._results.append(evaluation)
         if not task.group:  # its call ends now, with nothing more to say
             del self._running[reference]
@@ -261,25 +279,30 @@ class RayPool:
             self._idle.append(task.worker)
 
     def _stop_late(self) -> None:
-        """Stop workers whose next result takes too long; until a group's first one, all of it is prepared."""
+        """Stop workers whose next result takes too long; before the first of a group, all of it is prepared."""
         if self._timeout is None:
             return
-        now = time.monotonic()
-        for reference, task in list(self._running.items()):
-            if now - task.since > self._timeout * len(task.group):
-                del self._running[reference]
+        now, limits = time.monotonic(), {}
+        for reference, task in self._running.items():
+            limits[reference] = self._timeout * (len(task.group) if task.first else 1)
+        late = [reference for reference, task in self._running.items() if now - task.since > limits[reference]]
+        # What is ready is late only since this process did not fetch it.
+        ready, _ = ray.wait(late, num_returns=len(late), timeout=0) if late else ([], [])
+        for reference in late:
+            if reference not in ready:
+                task = self._running.pop(reference)
                 self._dismiss(task.worker, task.began)
                 reason = f"no result within {self._timeout:g} s, {MAX_DEATHS} times"
-                self._hand_in_again(task, True, reason)
+                self._hand_in_again(task, True, reason, counts=len(task.group) == 1 or not task.first)
 
-    def _hand_in_again(self, task: _Task, blamed: bool, reason: str) -> None:
+    def _hand_in_again(self, task: _Task, blamed: bool, reason: str, counts: bool = True) -> None:
         """Queue what a stopped worker has not scored; what was to blame too often has failed.
 
         To blame is what came next; the others of its group are scored alone, which shows whether they were.
         """
         if blamed:
             self._suspects.update(task.group)
-            self._deaths[task.group[0]] += 1
+            self._deaths[task.group[0]] += counts
         for architecture in task.group:
             if self._deaths[architecture] < MAX_DEATHS:
                 self._queue.append((architecture, task.split))
@@ -356,32 +379,3 @@ def loopback_only() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
-
-
-class _Actor:
-    """A scorer that fetches its job before its first call.
-
-    Args:
-        share: Part of a GPU that it may fill.
-    """
-
-    def __init__(self, share: float) -> None:
-        self._share = share
-        self._scorer: Scores | None = None
-
-    def ready(self, job: list[Any]) -> str:
-        """Open the job, and return the node that this is.
-
-        Args:
-            job: Reference of the scoring job, in a list so that Ray does not fetch it for the call.
-        """
-        opened: Job = ray.get(job[0])
-        if opened.device == "cuda" and 0 < self._share < 1:
-            cap_gpu_memory(self._share)
-        self._scorer = opened.open()
-        return str(ray.get_runtime_context().get_node_id())
-
-    def score(self, architectures: list[Genotype], split: SplitName) -> Iterator[Evaluation]:
-        """Yield the evaluations of architectures that are scored together on a split."""
-        assert self._scorer is not None
-        yield from self._scorer.score_together(architectures, split)

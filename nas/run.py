@@ -172,8 +172,9 @@ class Run:
         return (max(ended) - min(started)).total_seconds() if ended else 0.0
 
     def completions(self) -> pd.Series:
-        """Return when each result of the search came, by the driver's clock."""
-        return pd.Series([t.datetime_complete for t in self._trials("search") if t.datetime_complete], dtype=object)
+        """Return when each result of the search came, without those that a warm start took."""
+        trials = [trial for trial in self._trials("search") if trial.user_attrs[GENERATION] > 0]
+        return pd.Series([t.datetime_complete for t in trials if t.datetime_complete], dtype=object)
 
     def hypervolume(self, study: str = "search") -> float:
         """Return the hypervolume of a study's feasible evaluations against the recorded reference, 0 without any."""

@@ -9,6 +9,7 @@ from fakes import OBJECTIVES, toy_metrics
 from nas.algorithms import ALGORITHMS, build_algorithm
 from nas.asynchronous import Conversation, run_asynchronous
 from nas.evaluation import Evaluation
+from nas.interrupt import DrainedPool
 from nas.problem import ArchitectureProblem
 from spaces import InputError, load_space
 
@@ -177,3 +178,82 @@ def test_what_is_known_is_told_without_a_worker():
     assert answered
     assert all(each.seconds == 0 for each in answered)
     assert pool.number == 60 - len(answered)
+
+
+def test_ctrl_c_keeps_what_is_being_scored_and_does_not_end_the_search_as_finished():
+    diary, pool = Diary(), DrainedPool(VirtualPool(8))
+
+    def stop_at_30(_):
+        if len(diary.known) == 30:
+            pool.end()
+
+    faced = problem()
+    algorithm = build_algorithm("nsga2", faced, 20, 5, 120, expand=1)
+    with pytest.raises(KeyboardInterrupt):
+        run_asynchronous(faced, Conversation(faced, algorithm, 20, 1, {}), pool, diary, 120, {}, stop_at_30)
+    assert 30 < len(diary.known) <= 38  # those that were being scored
+    searched("nsga2", diary, VirtualPool(8))
+    assert len(diary.known) == 120
+
+
+class NeverHungry(VirtualPool):
+    """Has lost its worker with its last result, and does not know yet that it will get another one."""
+
+    hungry = False
+
+
+def test_a_search_goes_on_when_nothing_is_to_come_from_any_worker():
+    diary = Diary()
+    assert searched("nsga2", diary, NeverHungry(1), budget=50).evaluations == 50
+
+
+class Lazy:
+    """Limits that are reached after some results, unless a later one takes it back."""
+
+    def __init__(self, reached, again):
+        self.results, self._reached, self._again = 0, reached, again
+        self.clock = self.stall = self
+
+    def hear(self, results):
+        self.results += len(results)
+
+    def start(self):
+        pass
+
+    beat = record = start
+
+    def reached(self):
+        return "stall" if self._reached <= self.results < self._again else None
+
+
+def test_a_limit_that_a_late_result_takes_back_ends_nothing():
+    """Else the same command again would replay to a search that is not at its limit, and go on."""
+    for again, spent in ((10**9, range(40, 70)), (43, [120])):
+        faced, diary = problem(), Diary()
+        algorithm = build_algorithm("nsga2", faced, 20, 5, 120, expand=1)
+        conversation = Conversation(faced, algorithm, 20, 1, {})
+        limits = Lazy(40, again)
+        ending = run_asynchronous(faced, conversation, VirtualPool(8), diary, 120, {}, lambda _: None, limits)
+        assert ending.evaluations in spent
+        assert ending.reason == ("stall" if again > 100 else "evaluations")
+        assert len(diary.known) == ending.evaluations
+
+
+def test_what_died_between_its_proposal_and_its_answer_is_answered_and_not_scored():
+    known = {a: Evaluation(a, toy_metrics(a), 9.0) for a in load_space("digits") if a.embed_dim == 16}
+    diary = Diary()
+    searched("nsga2", diary, VirtualPool(8), budget=60)
+    answered = next(each for each in reversed(diary.known) if each in known)
+    place = diary.order.pop(answered)
+    del diary.known[answered]
+    for each in [each for each, told in diary.order.items() if told > place]:  # what came after is lost with it
+        del diary.order[each], diary.known[each]
+    lost = 60 - len(diary.known)
+    faced, pool = problem(), VirtualPool(8)
+    algorithm = build_algorithm("nsga2", faced, 20, 5, 60, expand=1)
+    conversation = Conversation(faced, algorithm, 20, 1, {})
+    kept = dict(list(diary.after.items()))
+    diary.after = {each: after for each, after in kept.items() if after <= place}
+    run_asynchronous(faced, conversation, pool, diary, 60, known, lambda _: None)
+    assert diary.known[answered].seconds == 0
+    assert pool.number < lost

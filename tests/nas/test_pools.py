@@ -378,3 +378,18 @@ def test_a_pool_feeds_its_workers_knows_their_idle_time_and_forgets_what_is_with
             pool.collect()
         assert pool.withdraw() == 0
         assert pool.hungry
+
+
+def test_a_worker_that_died_at_rest_is_nobodys_fault(cluster, job, space, tmp_path):
+    architectures = list(space)[:4]
+    with RayPool(fatal_job(job, tmp_path / "rest"), 1) as pool:
+        pool.submit(architectures[0])
+        pool.collect()
+        for _ in range(3):
+            (worker,) = pool._idle
+            ray.kill(worker.actor)
+            time.sleep(0.5)
+            pool.submit(architectures[1])
+            result = pool.collect()
+            assert (result.architecture, result.failure) == (architectures[1], None)
+        assert not pool._deaths
