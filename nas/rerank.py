@@ -54,7 +54,7 @@ dominated least."""
 
 @dataclass(frozen=True)
 class Ranked:
-    """How well one batch was ranked; ``pandas.DataFrame(algorithm.reranker.trace)`` makes a table of them.
+    """How well one batch was ranked; ``pandas.DataFrame(algorithm.reranker.log())`` makes a table of them.
 
     Attributes:
         scored: Results that it had learnt from.
