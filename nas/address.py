@@ -93,7 +93,7 @@ def parse_address(text: str, base: Path) -> Address:
 
 def _url(text: str) -> URL:
     from sqlalchemy.engine import make_url  # noqa: PLC0415  # takes time to load, and most recipes need none
-    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415  # as above
 
     try:
         return make_url(text)

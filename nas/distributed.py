@@ -149,7 +149,7 @@ def _fit(
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # recipes and sys.path may be relative to this folder
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     import ray.train  # noqa: PLC0415  # it may be missing, and reads the environment
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer  # noqa: PLC0415
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer  # noqa: PLC0415  # as above
 
     available = ray.cluster_resources().get("CPU", 0)
     if workers * threads > available:
@@ -244,8 +244,8 @@ def _process_group(device: torch.device) -> Iterator[Ranks]:
     They meet at the address by which Ray knows the machine of rank 0, 127.0.0.1 in a cluster of our own, and listen
     nowhere else.
     """
-    from ray.train import get_context  # noqa: PLC0415
-    from ray.train.collective import broadcast_from_rank_zero  # noqa: PLC0415
+    from ray.train import get_context  # noqa: PLC0415  # an extra, which is there where a worker runs this
+    from ray.train.collective import broadcast_from_rank_zero  # noqa: PLC0415  # as above
 
     ranks = Ranks(get_context().get_world_rank(), get_context().get_world_size())
     host = ray.util.get_node_ip_address()

@@ -111,10 +111,10 @@ class SearchConfig(Section):
     warm_start: Annotated[str, Field(min_length=1)] | None = None
 
 
-def _worker_count(value: Any) -> int | str:
+def _worker_count(value: Any) -> Any:
     """Return a number of workers, or ``auto``."""
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
-        return value  # type: ignore[no-any-return]  # the condition says which
+        return value
     raise InputError(f"workers.count should be greater than or equal to 1, or 'auto', got {value!r}")
 
 

@@ -21,7 +21,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from evaluators import Sense
-from nas.backend import Storage, open_storage  # noqa: F401  # what fills a store opens it here
+from nas.backend import Storage
 from nas.evaluation import Evaluation
 from spaces import Genotype, Space
 

@@ -15,12 +15,13 @@ from test_table_runs import results, write_run
 
 import nas
 from nas.algorithms import RandomSearch, build_algorithm
+from nas.backend import open_storage
 from nas.compare_report import comparison_figure
 from nas.comparing import STUDY, search_seeds
 from nas.comparison import Comparison, Level
 from nas.contest import Trace
 from nas.results import hypervolume
-from nas.storage import open_storage, read_trials
+from nas.storage import read_trials
 from spaces import InputError
 
 

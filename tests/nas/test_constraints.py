@@ -15,10 +15,11 @@ from pymoo.core.population import Population
 from evaluators import StaticMetrics, UnbuiltCandidate, build_evaluators
 from nas.admission import check_admission
 from nas.algorithms import build_algorithm
+from nas.backend import open_storage
 from nas.constraints import Constraint, parse_constraints, squash, total_violation, violations
 from nas.loop import run_search
 from nas.problem import ArchitectureProblem
-from nas.storage import Store, open_storage
+from nas.storage import Store
 from spaces import InputError, load_space
 
 METRICS = ["accuracy", "energy_mj", "energy_mj:fp16", "parameters", "macs"]

@@ -9,11 +9,12 @@ from fakes import OBJECTIVES, FakePool, evaluation, half_failing, installed, nar
 from optuna.trial import TrialState
 
 from nas.algorithms import build_algorithm
+from nas.backend import open_storage
 from nas.evaluation import Evaluation
 from nas.loop import evaluate, run_search
 from nas.problem import ArchitectureProblem
 from nas.results import evaluations_frame
-from nas.storage import Store, open_storage, read_trials
+from nas.storage import Store, read_trials
 
 METRICS = ["accuracy", "energy_mj"]
 

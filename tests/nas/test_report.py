@@ -10,12 +10,13 @@ from fakes import METRICS, OBJECTIVES, half_failing, write_recipe
 from PIL import Image
 
 import nas
+from nas.backend import open_storage
 from nas.evaluation import Evaluation
 from nas.folder import create_folder
 from nas.report import REPORT, front_figure, hypervolume_figure, write_report
 from nas.results import hypervolume_curve
 from nas.run import REFERENCE
-from nas.storage import Store, open_storage
+from nas.storage import Store
 from spaces import SearchSpace
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

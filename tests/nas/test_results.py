@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from nas.backend import open_storage
 from nas.evaluation import Evaluation
 from nas.results import evaluations_frame, front_frame, hypervolume, hypervolume_curve, non_dominated
-from nas.storage import Store, open_storage, read_trials
+from nas.storage import Store, read_trials
 
 SENSES = st.lists(st.sampled_from(["max", "min"]), min_size=1, max_size=3)
 METRICS = ["accuracy", "energy_mj", "spikes"]

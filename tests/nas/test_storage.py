@@ -7,9 +7,10 @@ import pytest
 from fakes import OBJECTIVES, evaluation, toy_metrics
 from optuna.trial import TrialState
 
+from nas.backend import open_storage
 from nas.evaluation import Evaluation
 from nas.folder import STORE
-from nas.storage import Store, open_storage, read_architecture, read_evaluation, read_trials
+from nas.storage import Store, read_architecture, read_evaluation, read_trials
 from spaces import InputError
 
 
