@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import sqlite3
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,23 +11,12 @@ import pytest
 import torch
 from fakes import SPACE, Listener, write_recipe
 from postgres import programs, running_server
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
 
 import nas
 from nas import cli
 from spaces import load_space
 
 torch.set_num_threads(1)
-
-
-@event.listens_for(Engine, "connect")
-def _trust_the_operating_system(connection, _):
-    """Do not wait for the disk at each commit: no test here cuts the power."""
-    if not isinstance(connection, sqlite3.Connection):
-        return
-    connection.execute("PRAGMA synchronous = OFF")
-    connection.execute("PRAGMA journal_mode = MEMORY")
 
 
 @pytest.fixture(autouse=True)
