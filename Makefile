@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help search test test-all check format bench clean
+.PHONY: help search test test-all faults check format bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make search    search the bundled digits: supernet, front and report in minutes"
 	@echo "make test      run the tests"
 	@echo "make test-all  run the tests, slow ones included"
+	@echo "make faults    inject faults into searches, and print the table of docs/reliability.md (half an hour)"
 	@echo "make check     lint, format check and types"
 	@echo "make format    format the code"
 	@echo "make bench     run the benchmarks that need neither a run nor a GPU"
@@ -46,6 +47,10 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The root comes first: tests/ has folders with the names of packages.
+faults: $(VENV)/installed-dev postgres
+	PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/faults/faults_table.py $(FAULTS)
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .

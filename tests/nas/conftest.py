@@ -4,13 +4,11 @@ import hashlib
 import os
 import shutil
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from fakes import SPACE, Listener, write_recipe
-from postgres import programs, running_server
 
 import nas
 from nas import cli
@@ -116,15 +114,6 @@ def trained_once(recipe, tmp_path_factory):
 def trained(trained_once, tmp_path):
     """Folder of a run that is trained and not yet searched, to be changed."""
     return Path(shutil.copytree(trained_once, tmp_path / "trained"))
-
-
-@pytest.fixture(scope="session")
-def postgres():
-    """A PostgreSQL server of the tests' own."""
-    if programs() is None or find_spec("psycopg2") is None:
-        pytest.skip("PostgreSQL's server or psycopg2 is not installed; make test-all installs them if it can")
-    with running_server() as server:
-        yield server
 
 
 @pytest.fixture
