@@ -11,10 +11,13 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import Self
 
 from nas.backend import TROUBLES, Storage, unreachable
+from nas.restoring import reconcile
 from nas.storage import Store, Write
 from spaces import InputError
 
@@ -65,29 +68,29 @@ class Backlog:
         try:
             self._reserve.write_bytes(os.urandom(_RESERVED))  # zeros would take no room on some file systems
         except OSError:  # as full as it can be: what waits will have to wait for room
-            self._reserve.unlink(missing_ok=True)
+            self._give_up_reserve()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._reserve.unlink(missing_ok=True)
+        self._give_up_reserve()
         if self._queue:
             try:
                 self._check()
             except InputError:  # who leads now has scored what waits here anew
-                self._path.unlink(missing_ok=True)
+                self._forget()
                 self._say(f"{len(self._queue)} writes are dropped, as another driver leads the run")
                 return
         if self._queue and not self._write_all():
             self._say(f"{len(self._queue)} writes wait in {self._path}; the same command writes them and goes on")
 
     def restore(self, stores: Mapping[str, Store]) -> None:
-        """Write what an earlier process could not.
+        """Write what an earlier process could not, as far as it fits what others have written since.
 
         Args:
             stores: Studies by their names.
 
         Raises:
-            InputError: If the store is away, or the file is damaged.
+            InputError: If the store is away, or the file is damaged or cannot be removed.
         """
         try:
             lines = self._path.read_bytes().split(b"\n")[:-1]  # a last line without an end was never whole
@@ -96,12 +99,43 @@ class Backlog:
         except OSError as error:
             raise InputError(f"{self._path} cannot be read: {error.strerror}") from None
         writes = [self._parse(number, line, stores) for number, line in enumerate(lines, start=1)]
+        kept, dropped = reconcile(writes)
         with self._storage.sound():
-            for store, write in writes:
+            for store, write in kept:
                 store.redo(write)
-        self._path.unlink()
+        if not self._forget():
+            raise InputError(
+                f"{self._path} must be removed, as all of it is written, but cannot be; remove it, and the same "
+                "command goes on"
+            )
+        line = (
+            f"wrote {len(lines) - dropped} results and notes of an earlier process, which could not reach its store"
+        )
+        if dropped:
+            line += (
+                f"; {dropped} are dropped, as another driver has led the run since, and are scored anew if need be"
+            )
         if lines:
-            self._say(f"wrote {len(lines)} results and notes of an earlier process, which could not reach its store")
+            self._say(line)
+
+    def _forget(self) -> bool:
+        """Take the file away, as what it holds is written or of no use; else empty it, and return whether it is."""
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError:
+            try:
+                os.truncate(self._path, 0)
+            except OSError:
+                return False
+        return True
+
+    def _give_up_reserve(self) -> bool:
+        """Return whether there was some room to give up."""
+        try:
+            self._reserve.unlink()
+        except OSError:
+            return False
+        return True
 
     def _parse(self, number: int, line: bytes, stores: Mapping[str, Store]) -> tuple[Store, Write]:
         """Return what a line of the file says."""
@@ -181,11 +215,12 @@ class Backlog:
                 store, write = self._queue[0]
                 store.apply(write)
                 self._queue.popleft()
-            self._path.unlink(missing_ok=True)
         except TROUBLES as error:
             self._reason = self._judge(error)
             return False
         self._say(f"the store is back after {self._now() - self._since:.0f} seconds; wrote the {count} that waited")
+        if not self._forget():
+            self._say(f"{self._path} cannot be removed, though all of it is written; remove it after the run")
         return True
 
     def _keep(self, write: Write) -> bool:
@@ -195,8 +230,7 @@ class Backlog:
             try:
                 self._append(line)
             except OSError as error:
-                if self._reserve.exists():
-                    self._reserve.unlink()
+                if self._give_up_reserve():
                     continue
                 self._reason = error.strerror or str(error)
                 if self._try():
@@ -211,12 +245,25 @@ class Backlog:
         Raises:
             OSError: If that is not possible.
         """
-        with self._path.open("ab", buffering=0) as file:
+        with self._path.open("a+b", buffering=0) as file:
+            _cut(file)
             start = file.tell()
             try:
                 if file.write(line) != len(line):
                     raise OSError("no space left on the device")
                 os.fsync(file.fileno())
             except OSError:
-                file.truncate(start)
+                with suppress(OSError):  # else it is cut before the next line
+                    file.truncate(start)
                 raise
+
+
+def _cut(file: FileIO) -> None:
+    """Cut a last line that has no end, as what was writing it died or had no room, and go to the end of the file."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - 1, 0))
+    if file.read() not in (b"", b"\n"):
+        file.seek(0)
+        size = file.readall().rfind(b"\n") + 1
+        file.truncate(size)
+    file.seek(size)

@@ -13,6 +13,7 @@ from nas.evaluation import Evaluation
 from nas.loop import COLD, OnEvaluation, run_search
 from nas.problem import ArchitectureProblem
 from nas.sections import WorkersConfig
+from nas.soundness import MODE
 from nas.start import Start
 from nas.stopping import Ending, Limits
 from nas.storage import Store
@@ -20,9 +21,6 @@ from nas.workers import Pool
 from spaces import Genotype
 
 Mode = Literal["async", "generational"]
-
-MODE = "mode"
-"""User attribute of the study ``search``: how it searches, also when it goes on with other workers."""
 
 
 def settle_mode(asked: Literal["auto", "async", "generational"], workers: WorkersConfig, store: Store) -> Mode:

@@ -28,10 +28,9 @@ from nas.report import write_report
 from nas.rerank import RERANKING
 from nas.results import non_dominated
 from nas.run import Run, check_store
-from nas.soundness import REFERENCE, WARM
+from nas.soundness import IDLE, PLANNED, REFERENCE, WARM
 from nas.sources import ScoreSource, open_source
 from nas.start import Start
-from nas.status import IDLE
 from nas.stopping import SECONDS, STOPPED, Clock, Limits, Stall
 from nas.storage import STUDIES, Store
 from nas.supernet_source import SUPERNET, SupernetSource
@@ -39,10 +38,6 @@ from nas.warm import WarmStart, admitted, open_warm_start, proposed, question, t
 from nas.workers import Pool, open_pool
 from spaces import Genotype, InputError
 from supernet.download import data_folder
-
-PLANNED = "planned"
-"""User attribute of the study ``search``: the evaluations that it began with. Schedules are spread over them also
-when it goes on with more, as a search that goes on is the one that it was."""
 
 RUNS = Path("runs")
 """Folder of run folders, in the working directory."""

@@ -26,6 +26,16 @@ REFERENCE = "hypervolume_reference"
 WARM = "warm_start"
 """User attribute of the study ``search``: what it began with, in words."""
 
+MODE = "mode"
+"""User attribute of the study ``search``: how it searches, also when it goes on with other workers."""
+
+PLANNED = "planned"
+"""User attribute of the study ``search``: the evaluations that it began with. Schedules are spread over them also
+when it goes on with more, as a search that goes on is the one that it was."""
+
+IDLE = "idle_share"
+"""User attribute of the study ``search``: share of the workers' time in which they scored nothing."""
+
 _WAY_OUT = "restore it, or choose another run folder"
 
 _BEGINNING = b"SQLite format 3\0"

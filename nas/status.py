@@ -10,9 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from nas.run import Run
-
-IDLE = "idle_share"
-"""User attribute of the study ``search``: share of the workers' time in which they scored nothing."""
+from nas.soundness import IDLE
 
 RECENT = 50
 """Results that the rate is of at most."""

@@ -138,6 +138,11 @@ class Store:
         return len(self._trials)
 
     @property
+    def architectures(self) -> list[Genotype]:
+        """Architectures that have a trial, in the order of submission."""
+        return list(self._trials)
+
+    @property
     def results(self) -> list[Evaluation]:
         """Results so far in the order of submission."""
         return [self.known[architecture] for architecture in self._trials if architecture in self.known]
@@ -229,9 +234,7 @@ class Store:
             return
         if TOLD in notes:
             self._told[architecture] = notes[TOLD]
-        failure = notes.get(FAILURE)
-        metrics = {name: value for name, value in notes.items() if name not in _BOOKKEEPING}
-        self.known[architecture] = Evaluation(architecture, metrics, notes[DURATION], failure)
+        self.known[architecture] = Evaluation(architecture, read_metrics(notes), notes[DURATION], notes.get(FAILURE))
 
     def _do(self, write: Write) -> None:
         if self._later is None:
@@ -318,14 +321,18 @@ def read_architecture(trial: FrozenTrial, space: Space) -> Genotype:
     return space.architecture(trial.params)
 
 
+def read_metrics(notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics among the user attributes of a trial."""
+    return {name: value for name, value in notes.items() if name not in _BOOKKEEPING}
+
+
 def read_evaluation(trial: FrozenTrial, space: Space) -> Evaluation:
     """Return the result that a finished trial holds."""
     attributes = trial.user_attrs
     complete = trial.state == TrialState.COMPLETE
-    metrics = {name: value for name, value in attributes.items() if name not in _BOOKKEEPING}
     return Evaluation(
         read_architecture(trial, space),
-        metrics if complete else {},
+        read_metrics(attributes) if complete else {},
         cast(float, attributes.get(DURATION, 0.0)),
         None if complete else str(attributes.get(FAILURE, "no reason recorded")),
     )

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from fakes import OBJECTIVES, evaluation, half_failing
@@ -79,9 +80,9 @@ def architectures(space):
     return [space.smallest(), space.largest(), *list(space.neighbours(space.largest()))[:6]]
 
 
-def fill(store, architectures, first=0):
-    for number, architecture in enumerate(architectures, first):
-        store.open(architecture, 1 + number)
+def fill(store, architectures):
+    for number, architecture in enumerate(architectures, len(store.known)):
+        store.open(architecture, 1 + number, after=number)
         store.close(half_failing(architecture), told=number)
         store.study.set_user_attr("seconds", number)
 
@@ -101,13 +102,13 @@ def test_what_a_store_that_is_away_cannot_take_is_known_at_once_and_written_late
     fill(Store(open_storage(whole), "search", space, OBJECTIVES), architectures)
     fill(kept.store, architectures[:2])
     kept.line.cut = True
-    fill(kept.store, architectures[2:5], 2)
+    fill(kept.store, architectures[2:5])
     assert (kept.store.opened, len(kept.store.known), len(kept.backlog)) == (5, 5, 9)
     assert reopened(tmp_path, space).opened == 2
     assert len((tmp_path / PENDING).read_text().splitlines()) == 9
     kept.line.cut = False
     kept.clock.seconds += 20
-    fill(kept.store, architectures[5:], 5)
+    fill(kept.store, architectures[5:])
     kept.backlog.settle()
     assert table(reopened(tmp_path, space)) == table(reopened(whole, space)) == table(kept.store)
     assert not (tmp_path / PENDING).exists()
@@ -252,6 +253,44 @@ def test_a_result_that_another_driver_has_written_stays(tmp_path, space, archite
     one.close(evaluation(architectures[0]))
     two.close(Evaluation(architectures[0], {}, 1.0, "RuntimeError: late"))
     assert reopened(tmp_path, space).results == [evaluation(architectures[0])]
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_file_that_cannot_be_removed_is_emptied_or_named(
+    kept, architectures, space, tmp_path, monkeypatch, allowed
+):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    kept.line.cut = True
+    fill(kept.store, architectures)
+    kept.line.cut = False
+    monkeypatch.setattr(Path, "unlink", refuse)
+    if not allowed:
+        monkeypatch.setattr(os, "truncate", refuse)
+    again = Kept(tmp_path, space)
+    with contextlib.nullcontext() if allowed else pytest.raises(InputError, match=r"pending\.jsonl must be removed"):
+        again.backlog.restore({"search": again.store})
+    assert table(reopened(tmp_path, space)) == table(kept.store)
+    with kept.backlog:
+        kept.backlog.settle()
+    assert len(kept.backlog) == 0
+    assert any("cannot be removed" in line for line in kept.said) != allowed
+    if allowed:
+        assert (tmp_path / PENDING).read_bytes() == b""
+
+
+def test_a_line_that_could_be_neither_finished_nor_cut_is_cut_before_the_next_one(
+    kept, architectures, space, tmp_path, monkeypatch
+):
+    kept.line.cut = True
+    fill(kept.store, architectures[:2])
+    with (tmp_path / PENDING).open("ab") as file:
+        file.write(b'{"study": "search", "do": "clo')
+    fill(kept.store, architectures[2:])
+    again = Kept(tmp_path, space)
+    again.backlog.restore({"search": again.store})
+    assert table(again.store) == table(kept.store) == table(reopened(tmp_path, space))
 
 
 @pytest.mark.parametrize(
