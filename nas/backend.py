@@ -45,7 +45,17 @@ class _Journal(JournalFileBackend):
     """A journal file whose last line is whole again before anything is added, whatever a full disk left there."""
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add lines under the lock."""
+        """Add lines under the lock.
+
+        Raises:
+            OSError: If the file cannot be written, or its lock was lost meanwhile; lines may be there all the same.
+        """
+        try:
+            self._append(logs)
+        except RuntimeError as error:  # all that Optuna says of a lock file that is gone
+            raise OSError(f"its lock file was taken away while it was held ({error})") from error
+
+    def _append(self, logs: list[dict[str, Any]]) -> None:
         with Path(self._file_path).open("rb") as file:
             size = file.seek(0, 2)
             file.seek(max(size - 1, 0))

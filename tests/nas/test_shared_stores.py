@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from pathlib import Path
 
 import optuna
 import pandas as pd
@@ -12,8 +13,10 @@ from test_cli_refusals import refused
 from test_table_runs import write_run
 
 import nas
+from nas import backend
 from nas.address import parse_address
 from nas.backend import open_storage
+from nas.durable import Backlog
 from nas.storage import Store, Write, read_attributes, read_trials
 from spaces import InputError
 
@@ -199,6 +202,51 @@ def test_a_journal_that_is_something_else_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"all\.log must be the store of a run, but: .*; choose another storage"):
         open_storage(tmp_path, parse_address("all.log", tmp_path))
     assert path.read_text() == "this is\nno journal\n"
+
+
+class Thief:
+    """A lock whose file somebody else takes away, the next so many times that it is held."""
+
+    def __init__(self, lock, path):
+        self._lock, self._path, self.times = lock, path, 1
+
+    def acquire(self):
+        self._lock.acquire()
+        if self.times:
+            self.times -= 1
+            self._path.unlink()
+        return True
+
+    def release(self):
+        self._lock.release()
+
+
+@pytest.mark.parametrize("torn", ["", "{"])
+def test_a_journal_whose_lock_is_taken_away_is_written_again_once(torn, tmp_path, space):
+    address = parse_address("journal:all.log", tmp_path)
+    storage, said, now = open_storage(tmp_path, address), [], [0.0]
+    backlog = Backlog(tmp_path, storage, 100.0, said.append, now=lambda: now[0])
+    store = Store(storage, "search", space, OBJECTIVES, backlog.put)
+    with (tmp_path / "all.log").open("a") as file:
+        file.write(torn)
+    journal = storage.backend._backend
+    journal._lock = Thief(journal._lock, tmp_path / "all.log.lock")
+    store.open(space.largest(), 1)
+    assert "is away (its lock file was taken away while it was held" in said[0]
+    now[0] = 5.0
+    store.close(evaluation(space.largest()))
+    assert len(backlog) == 0
+    again = Store(open_storage(tmp_path, address), "search", space, OBJECTIVES)
+    assert again.results == [evaluation(space.largest())]
+    assert len(read_trials(open_storage(tmp_path, address), "search")) == 1
+
+
+def test_a_journal_whose_lock_is_taken_away_as_a_run_begins_is_refused_in_one_line(tmp_path, space, monkeypatch):
+    lock = backend.JournalFileOpenLock
+    monkeypatch.setattr(backend, "JournalFileOpenLock", lambda path: Thief(lock(path), Path(f"{path}.lock")))
+    storage = open_storage(tmp_path, parse_address("journal:all.log", tmp_path))
+    with pytest.raises(InputError, match=r"all\.log must be the store of a run, but: its lock file was taken away"):
+        Store(storage, "search", space, OBJECTIVES)
 
 
 def test_a_write_is_plain_values(space):
