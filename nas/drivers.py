@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas.backend import TROUBLES, Storage
 from nas.folder import hold
+from nas.storage import read_trials
 from spaces import InputError
 from supernet.checkpoint import write_atomically
 
@@ -250,6 +251,15 @@ class Lead:
         """Let others lead."""
         with suppress(UpdateFinishedTrialError, *TROUBLES):
             self._storage.backend.set_trial_state_values(self._trial, TrialState.COMPLETE, [0.0])
+
+
+def find_leader(storage: Storage) -> Driver | None:
+    """Return who leads a run whose store others can reach, as far as its last sign of life tells; changes nothing."""
+    for trial in read_trials(storage, DRIVERS) if storage.prefix else ():
+        driver = _driver(trial) if trial.state == TrialState.RUNNING else None
+        if driver is not None and not driver.gone and driver.silent <= EXPIRY:
+            return driver
+    return None
 
 
 def _driver(trial: FrozenTrial) -> Driver | None:

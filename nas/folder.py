@@ -8,12 +8,13 @@ import os
 import platform
 import secrets
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from evaluators import EnergyModel, model_files, parse_energy_model, read_energy_tables
 from nas.config import MODEL_METRICS, RunConfig, parse_recipe
@@ -25,6 +26,8 @@ RUN = "run.json"
 _FORMAT = "spikefront-run-1"
 STORE = "study.db"
 _LOCK = ".lock"
+_GLANCE = 0.5
+"""Seconds for which those who only look whether a folder is held may hold it at most, all of them together."""
 LINK = "study.url"
 """File that says where the store of a run is, if it is elsewhere than in ``STORE``."""
 _FILES = (STORE, LINK, INDEX, "report.html", "front.csv")
@@ -124,13 +127,34 @@ def hold(folder: Path) -> Iterator[None]:
         InputError: If another process holds the folder.
     """
     with (folder / _LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                f"one process at a time writes a run, but another one is at work in {folder}; wait for it or stop it"
-            ) from None
+        deadline = time.monotonic() + _GLANCE
+        while not _locks(lock, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                raise InputError(
+                    f"one process at a time writes a run, but another one is at work in {folder}; wait for it or "
+                    "stop it"
+                )
+            time.sleep(_GLANCE / 20)
         yield
+
+
+def is_held(folder: Path) -> bool:
+    """Return whether a process of this machine is at work in a run folder; holds it for an instant if none is."""
+    try:
+        with (folder / _LOCK).open("r") as lock:
+            return not _locks(lock, fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
+    except OSError:  # it is another user's
+        return True
+
+
+def _locks(file: IO[str], operation: int) -> bool:
+    try:
+        fcntl.flock(file, operation | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def has_begun(folder: Path) -> bool:

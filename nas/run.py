@@ -14,6 +14,7 @@ from evaluators import EnergyModel, OperationCounts, Sense, UnderModel, build_ev
 from nas.address import Address, parse_address
 from nas.backend import Storage, open_run_storage
 from nas.constraints import Constraint, parse_constraints, violations
+from nas.drivers import Driver, find_leader
 from nas.evaluation import SplitName
 from nas.folder import LINK, RUN, STORE, open_energy_models, open_recipe, read_run
 from nas.rerank import RERANKING
@@ -105,6 +106,10 @@ class Run:
     def attribute(self, name: str) -> Any:
         """Return what the search has noted under a name, or None."""
         return sound_attributes(self._storage, "search", self.objectives).get(name) if self._stored else None
+
+    def leader(self) -> Driver | None:
+        """Return which process, on whatever machine, leads a run in a store that others can reach; None without."""
+        return find_leader(self._storage) if self._stored else None
 
     def check(self) -> None:
         """Check all that the store holds, and change nothing.

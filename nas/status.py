@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
+from nas.folder import is_held
 from nas.run import Run
 from nas.soundness import IDLE
 
@@ -23,7 +23,8 @@ class Status:
     """How far a search is.
 
     Attributes:
-        state: ``at work`` while a process holds the folder, ``finished`` or ``stopped`` without one.
+        state: ``at work`` while a process holds the folder, or leads the run in a store that others can reach;
+            ``finished`` or ``stopped`` without one.
         evaluations: Results so far, failed ones included.
         budget: Evaluations in all.
         running: Proposals without a result: being scored, or lost with a process and to be scored again.
@@ -64,7 +65,7 @@ def status(folder: str | Path) -> Status:
     counted = frame[frame["generation"] > 0]  # the others were taken by a warm start
     done = counted[counted["state"] != "running"]
     failures = done.loc[done["state"] == "failed", "failure"]
-    live, why = is_held(run.folder), run.why_stopped()
+    live, why = is_held(run.folder) or run.leader() is not None, run.why_stopped()
     state: State = "at work" if live else "finished" if why else "stopped" if len(frame) else "not begun"
     rate = recent_rate(run.completions())
     left = run.config.search.evaluations - len(done)
@@ -81,18 +82,6 @@ def status(folder: str | Path) -> Status:
         run.hypervolume() if run.reference else None,
         why,
     )
-
-
-def is_held(folder: Path) -> bool:
-    """Return whether a process of this machine is at work in a run folder."""
-    try:
-        with (folder / ".lock").open("r") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
 
 
 def recent_rate(completions: pd.Series) -> float | None:

@@ -1,9 +1,13 @@
 """``nas status``: what it says of a run that is done, died, goes on, or has not begun."""
 
+import fcntl
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pandas as pd
@@ -11,6 +15,10 @@ import pytest
 from test_table_runs import write_run
 
 import nas
+from nas import drivers
+from nas.backend import open_run_storage, open_storage
+from nas.drivers import find_leader, lead
+from nas.folder import hold, is_held
 from nas.status import describe, recent_rate, status
 
 
@@ -93,6 +101,46 @@ def test_a_run_at_work_is_seen_and_once_it_stopped_says_how_it_goes_on(ending, r
     pd.testing.assert_frame_equal(
         again.evaluations().drop(columns="duration"), run.evaluations().drop(columns="duration")
     )
+
+
+@pytest.mark.parametrize("kind", ["journal", "sqlite"])
+def test_a_run_that_a_copy_of_its_folder_leads_in_a_shared_store_is_at_work(kind, tmp_path):
+    address = {"journal": "journal:all.log", "sqlite": f"sqlite:///{tmp_path / 'all.db'}"}[kind]
+    recipe = write_run(tmp_path)
+    nas.search(recipe, tmp_path / "run", run={"storage": address}, search={"evaluations": 4})
+    copy = shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    assert status(copy).state == "finished"
+    with lead(open_run_storage(tmp_path / "run")):
+        assert status(copy).state == "at work"
+        assert nas.Run(copy).leader().pid == os.getpid()
+    assert status(copy).state == "finished"
+    assert nas.Run(copy).leader() is None
+
+
+def test_a_leader_that_died_or_fell_silent_is_not_at_work(tmp_path, monkeypatch):
+    storage = open_storage(tmp_path, prefix="mine/")
+    with lead(storage):
+        assert find_leader(storage).pid == os.getpid()
+        assert find_leader(open_storage(tmp_path, prefix="other/")) is None
+        monkeypatch.setattr(drivers, "EXPIRY", -1.0)
+        assert find_leader(storage) is None
+        monkeypatch.undo()
+        monkeypatch.setattr(drivers, "_boot", lambda: "another")
+        assert find_leader(storage).pid == os.getpid()
+        monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("it is of another boot"))
+        assert find_leader(storage) is not None
+
+
+def test_a_look_at_the_folder_refuses_nobody(tmp_path):
+    """Its lock is asked for at the very instant at which somebody looks."""
+    with hold(tmp_path):
+        assert is_held(tmp_path)
+    assert not is_held(tmp_path)
+    with (tmp_path / ".lock").open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        threading.Timer(0.2, lambda: fcntl.flock(looking, fcntl.LOCK_UN)).start()
+        with hold(tmp_path):
+            assert is_held(tmp_path)
 
 
 def test_the_rate_is_of_the_last_results():
