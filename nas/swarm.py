@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -184,6 +185,9 @@ class Swarm:
     def settle(self, algorithm: Algorithm, infills: Population | None, replaces: Replaces) -> None:
         """Move particles to individuals that were evaluated, and replace the personal bests that are to be replaced.
 
+        A particle that is among them more than once, as it can be where results come in any order, moves to one after
+        another.
+
         Raises:
             InputError: If the individuals are not those that were asked for.
         """
@@ -195,13 +199,18 @@ class Swarm:
             raise InputError("tell takes the individuals that ask returned, got others (without their particle)")
         self._report(infills)
         found = measure(algorithm.problem, infills)
+        for turn in _turns(rows):
+            self._move(algorithm, infills[turn], rows[turn], found.take(turn), replaces)
+        self._record(algorithm.problem, algorithm.n_iter)
+
+    def _move(self, algorithm: Algorithm, infills: Population, rows: Rows, found: Points, replaces: Replaces) -> None:
+        """Move different particles to evaluated individuals."""
         self.now.put(rows, found)
         self._remember(algorithm, infills, rows, found, replaces(found, self.best.take(rows)))
         if self.acting and isinstance(self.control, Explode) and self.control.forget:
             leader = np.lexsort((self.best.F[:, 0], self.best.violation))[0]
             as_sound = found.violation <= self.best.violation[rows]
             self._remember(algorithm, infills, rows, found, as_sound & (rows != leader))
-        self._record(algorithm.problem, algorithm.n_iter)
 
     def _report(self, infills: Population) -> None:
         """Show evaluated individuals to a chooser that wants to know."""
@@ -234,6 +243,18 @@ class Swarm:
         self.trace.append(
             Generation(generation, self.alpha, self.acting, diversity, fitness_diversity(F, self.F_extent))
         )
+
+
+def _turns(particles: Rows) -> list[Rows]:
+    """Return rows of particles ``(m,)`` in turns, in none of which a particle occurs twice, in their order."""
+    before: Counter[int] = Counter()
+    turns: list[list[int]] = []
+    for row, particle in enumerate(particles.tolist()):
+        if before[particle] == len(turns):
+            turns.append([])
+        turns[before[particle]].append(row)
+        before[particle] += 1
+    return [np.array(turn, dtype=np.intp) for turn in turns]
 
 
 def budget_spent(termination: Termination) -> float | None:

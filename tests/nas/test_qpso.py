@@ -145,6 +145,23 @@ def test_answers_may_come_in_another_order():
     np.testing.assert_array_equal(*runs)
 
 
+@pytest.mark.parametrize("offset", [0.0, 0.1], ids=["best last", "best first"])
+@pytest.mark.parametrize("kind", [QPSO, MOQPSO])
+def test_a_particle_that_is_told_twice_at_once_keeps_the_better_and_stands_at_the_later(kind, offset):
+    """Results that come in any order can be of two asks."""
+    problem = Shifted(n_var=2)
+    algorithm = told(kind(4, control=None), problem, 1)
+    positions = np.array([[1.5, 1.5], [1.7, 1.5], [1.5 + offset, 1.5], [1.51, 1.51]])
+    positions[0] += 0.05
+    infills = Population.new(X=positions, particle=np.array([2, 1, 2, 0]))
+    algorithm.tell(infills=Evaluator().eval(problem, infills))
+    better = positions[2 if offset == 0 else 0]
+    assert (algorithm.swarm.best.x[2] == better).all()
+    assert (better == algorithm.pop[2].X).all()
+    assert (algorithm.swarm.now.x[[0, 1, 2]] == positions[[3, 1, 2]]).all()
+    assert (algorithm.swarm.best.x[[0, 1]] == positions[[3, 1]]).all()
+
+
 def test_individuals_of_someone_else_are_refused():
     problem = Shifted(3)
     algorithm = QPSO(4)
