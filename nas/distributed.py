@@ -24,7 +24,7 @@ import ray.util.queue
 import torch
 from torch import distributed
 
-from nas.ray_pool import connect
+from nas.ray_cluster import connect
 from spaces import InputError, SearchSpace
 from supernet.data import ImageData
 from supernet.device import keep_large_blocks

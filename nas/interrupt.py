@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from nas.evaluation import Evaluation, SplitName
-from nas.workers import Pool
+from nas.workers import NothingToComeError, Pool
 from spaces import Genotype
 
 
@@ -27,6 +27,7 @@ class DrainedPool:
     def end(self) -> None:
         """Begin nothing new from now on."""
         self._ending = True
+        self._pool.withdraw()
 
     def submit(self, architecture: Genotype, split: SplitName = "validation") -> None:
         """Hand in an architecture.
@@ -46,7 +47,10 @@ class DrainedPool:
         """
         if self._ending and self._pool.withdraw() == 0:
             raise KeyboardInterrupt
-        return self._pool.collect()
+        try:
+            return self._pool.collect()
+        except NothingToComeError:
+            raise KeyboardInterrupt from None
 
     @property
     def hungry(self) -> bool:

@@ -168,7 +168,7 @@ def _run(prepared: Prepared, reporter: Reporter) -> Run:
         stores = {name: Store(storage, name, source.space, source.objectives, backlog.put) for name in STUDIES}
         backlog.restore(stores)
         job = source.job(folder, stores["search"], reporter)
-        with open_pool(config.workers, job) as workers, drained(workers, reporter.say) as pool:
+        with open_pool(config.workers, job, reporter.say) as workers, drained(workers, reporter.say) as pool:
             _search(prepared, stores, pool, reporter)
         backlog.settle()
     run = Run(folder, prepared.storage)

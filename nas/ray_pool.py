@@ -6,16 +6,16 @@ import math
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import ray
-from ray._private import ray_constants
 
 from nas.evaluation import Evaluation, Job, SplitName
 from nas.ray_actor import Actor
+from nas.ray_cluster import check_room, connect, gpu_share, living_nodes, room
+from nas.workers import NothingToComeError
 from spaces import Genotype, InputError
 
 _DEATHS = (
@@ -42,12 +42,20 @@ TICK = 0.5
 LOOK = 2.0
 """Seconds between two looks at the size of the cluster."""
 
+DOUBT = 90.0
+"""Seconds in which Ray has to find out whether a worker that cannot be reached is dead, or its node; it takes up to a
+minute to notice that a node is."""
+
+WAIT, STARTUP = 30.0, 600.0
+"""Seconds without any worker after which that is said, and after which one that does not come up is replaced."""
+
 
 @dataclass(eq=False)
 class _Worker:
-    """An actor, when it was ready, and for how long it has worked since, in seconds."""
+    """An actor, when it was asked for, when it was ready, and for how long it has worked since, in seconds."""
 
     actor: Any
+    asked: float = field(default_factory=time.monotonic)
     node: str = ""
     ready: float = 0.0
     busy: float = 0.0
@@ -78,7 +86,7 @@ class RayPool:
     share as many stages as possible; a worker scores a group together and hands over each result as it has it.
 
     - A dead actor is replaced, and what it was scoring is scored again, one by one; what kills :data:`MAX_DEATHS`
-      workers has failed. Who dies with its node is not to blame.
+      workers has failed. Who dies with its node is not to blame, nor is who cannot be reached until it is known why.
     - What takes longer than the time-out loses its worker, is scored once more, and has failed then.
     - Without a number of actors there are as many as the cluster has room for, more when nodes join, and fewer when
       they leave.
@@ -90,6 +98,7 @@ class RayPool:
             or else one of its own, which listens on 127.0.0.1 only and asks for its token.
         timeout: Seconds that the scoring of one architecture may take.
         runtime_env: What the actors need, as Ray takes it.
+        say: Tells what a pool waits for.
     """
 
     def __init__(
@@ -100,8 +109,9 @@ class RayPool:
         address: str | None = None,
         timeout: float | None = None,
         runtime_env: Mapping[str, Any] | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._job, self._count, self._address, self._timeout = job, count, address, timeout
+        self._job, self._count, self._address, self._timeout, self._say = job, count, address, timeout, say
         self._runtime_env = dict(runtime_env or {})
         self._job_reference: Any = None
         self._connected = False
@@ -109,6 +119,8 @@ class RayPool:
         self._starting: dict[Any, _Worker] = {}
         self._idle: deque[_Worker] = deque()
         self._running: dict[Any, _Task] = {}
+        self._doubtful: dict[Any, _Task] = {}
+        self._withdrawn, self._waits = False, False
         self._queue: deque[tuple[Genotype, SplitName]] = deque()
         self._results: deque[Evaluation] = deque()
         self._deaths: Counter[Genotype] = Counter()
@@ -119,13 +131,17 @@ class RayPool:
         """Queue an architecture; it is dealt out when the next result is asked for."""
         if self._job_reference is None:
             self._start()
+        if self._withdrawn:
+            self._queue.clear()
+            self._withdrawn = False
         self._queue.append((architecture, split))
 
     @property
     def hungry(self) -> bool:
         """Whether there are more free workers than architectures that wait."""
         free = len(self._idle) + len(self._starting)
-        return len(self._queue) < (free if self._job_reference is not None else 1)
+        waiting = 0 if self._withdrawn else len(self._queue)
+        return waiting < (free if self._job_reference is not None else 1)
 
     @property
     def idle_share(self) -> float | None:
@@ -137,8 +153,11 @@ class RayPool:
         return max(1 - busy / alive, 0.0) if alive > 0 else None
 
     def withdraw(self) -> int:
-        """Forget what waits, and return how many results are still to come."""
-        self._queue.clear()
+        """Forget what waits, also what a dying worker leaves, and return how many results are still to come.
+
+        A handler of signals can call it.
+        """
+        self._withdrawn = True
         return len(self._results) + sum(len(task.group) for task in self._running.values())
 
     def _start(self) -> None:
@@ -147,28 +166,17 @@ class RayPool:
             cores = (self._count or max((os.cpu_count() or 1) // self._job.threads, 1)) * self._job.threads
             connect(self._address, cores)
             self._connected = True
-        resources = ray.cluster_resources()
-        needed, available = (self._count or 1) * self._job.threads, resources.get("CPU", 0)
-        if needed > available:
-            raise InputError(
-                f"{self._count or 1} workers of {self._job.threads} thread(s) need {needed} CPUs of the Ray cluster, "
-                f"which has {available:g}; set workers.count lower"
-            )
+        check_room(living_nodes(), self._count or 1, self._job.threads)
         self._job_reference = ray.put(self._job)  # each node fetches it once
         self._staff()
-
-    def _room(self) -> int:
-        """Return how many actors the cluster has room for, a core being left for Ray's other tasks."""
-        resources = ray.cluster_resources()
-        room = max(int(resources.get("CPU", 0) - 1) // self._job.threads, 1)
-        return min(room, max(int(resources.get("GPU", 0)), 1)) if self._job.device == "cuda" else room
 
     def _staff(self) -> None:
         """Start as many actors as there are to be; too many are let go when they have nothing to do."""
         now = time.monotonic()
         if now >= self._looked + LOOK:
-            self._wanted, self._looked = self._count or self._room(), now
-        have = len(self._starting) + len(self._idle) + len(self._running)
+            wanted = self._count or room(living_nodes(), self._job.threads, self._job.device)
+            self._wanted, self._looked = wanted, now
+        have = len(self._starting) + len(self._idle) + len(self._running) + len(self._doubtful)
         for _ in range(have, self._wanted):
             options: dict[str, Any] = {"num_cpus": self._job.threads, "max_restarts": 0, "max_task_retries": 0}
             share = 1.0
@@ -213,11 +221,15 @@ class RayPool:
 
         Raises:
             InputError: If a worker cannot load the job, for instance since it cannot import an evaluator.
+            NothingToComeError: If all was withdrawn, and no worker is at anything.
         """
         while not self._results:
-            self._staff()
-            self._dispatch()
-            references = [*self._starting, *self._running]
+            if self._withdrawn and not self._running:
+                raise NothingToComeError
+            if not self._withdrawn:
+                self._staff()
+                self._dispatch()
+            references = [*self._starting, *self._running, *self._doubtful]
             if not references:
                 time.sleep(TICK)
                 continue
@@ -225,9 +237,12 @@ class RayPool:
             for reference in done:
                 if reference in self._starting:
                     self._welcome(reference)
+                elif reference in self._doubtful:
+                    self._judge(reference)
                 else:
                     self._receive(reference)
             self._stop_late()
+            self._await_workers()
         return self._results.popleft()
 
     def _welcome(self, reference: Any) -> None:
@@ -239,6 +254,9 @@ class RayPool:
             raise InputError(f"a Ray worker cannot load its job: {error.cause}") from None
         except ray.exceptions.RuntimeEnvSetupError as error:
             raise InputError(f"workers.runtime_env must be one that Ray can set up, but: {error}") from None
+        except ray.exceptions.ActorUnavailableError:  # whatever became of it, another one is started
+            ray.kill(worker.actor)
+            return
         except _DEATHS as error:
             if not _by_node(error, worker.node):
                 self._stillborn += 1
@@ -248,7 +266,7 @@ class RayPool:
                     f"{str(error).splitlines()[0]}; give them more memory, or set workers.count lower"
                 ) from None
             return
-        self._stillborn, worker.ready = 0, time.monotonic()
+        self._stillborn, self._waits, worker.ready = 0, False, time.monotonic()
         self._idle.append(worker)
 
     def _receive(self, reference: Any) -> None:
@@ -258,11 +276,14 @@ class RayPool:
             evaluation: Evaluation | None = ray.get(next(reference))
         except ray.exceptions.RayTaskError as error:
             raise InputError(f"a Ray worker cannot load its job: {error.cause}") from None
+        except ray.exceptions.ActorUnavailableError:
+            del self._running[reference]
+            task.since = time.monotonic()
+            self._doubtful[task.worker.actor.__ray_ready__.remote()] = task
+            return
         except _DEATHS as error:
             del self._running[reference]
-            self._dismiss(task.worker, task.began)
-            blamed = task.begun and not _by_node(error, task.worker.node)
-            self._hand_in_again(task, blamed, f"its worker died {MAX_DEATHS} times")
+            self._bury(task, error)
             return
         task.since = time.monotonic()
         if evaluation is None:
@@ -277,6 +298,46 @@ class RayPool:
             del self._running[reference]
             task.worker.busy += task.since - task.began
             self._idle.append(task.worker)
+
+    def _bury(self, task: _Task, error: Exception | None) -> None:
+        """Hand in again what a worker was at that died, or is taken for dead without an error."""
+        self._dismiss(task.worker, task.began)
+        blamed = task.begun and not _by_node(error, task.worker.node)
+        self._hand_in_again(task, blamed, f"its worker died {MAX_DEATHS} times")
+
+    def _judge(self, reference: Any) -> None:
+        """Find out what became of a worker that could not be reached."""
+        task = self._doubtful.pop(reference)
+        try:
+            ray.get(reference)
+        except ray.exceptions.ActorUnavailableError:
+            time.sleep(TICK)
+            self._doubtful[task.worker.actor.__ray_ready__.remote()] = task
+        except _DEATHS as error:
+            self._bury(task, error)
+        else:  # it lives, but what it would have said is lost
+            self._dismiss(task.worker, task.began)
+            self._hand_in_again(task, False, "")
+
+    def _await_workers(self) -> None:
+        """Say that there is no worker, and replace those that do not come up or cannot be reached for too long."""
+        now = time.monotonic()
+        for reference, task in list(self._doubtful.items()):
+            if now - task.since > DOUBT:
+                self._bury(self._doubtful.pop(reference), None)
+        late = [reference for reference, worker in self._starting.items() if now - worker.asked > STARTUP]
+        for reference in late:
+            ray.kill(self._starting.pop(reference).actor)
+        if late:
+            self._say(f"{len(late)} Ray workers did not come up within {STARTUP:g} seconds, and are started again")
+        nobody = self._starting and not self._idle and not self._running
+        if nobody and not self._waits and now - min(each.asked for each in self._starting.values()) > WAIT:
+            self._waits = True
+            free, needed = ray.available_resources().get("CPU", 0), self._job.threads
+            self._say(
+                f"waiting for a Ray worker, which needs {needed} CPUs on one node; {free:g} of the cluster are free, "
+                "on all nodes together"
+            )
 
     def _stop_late(self) -> None:
         """Stop workers whose next result takes too long; before the first of a group, all of it is prepared."""
@@ -313,7 +374,8 @@ class RayPool:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        workers = [*self._starting.values(), *self._idle, *(task.worker for task in self._running.values())]
+        tasks = [*self._running.values(), *self._doubtful.values()]
+        workers = [*self._starting.values(), *self._idle, *(task.worker for task in tasks)]
         if ray.is_initialized():
             for worker in workers:
                 ray.kill(worker.actor)
@@ -321,61 +383,8 @@ class RayPool:
             ray.shutdown()
 
 
-def _by_node(error: Exception, node: str) -> bool:
+def _by_node(error: Exception | None, node: str) -> bool:
     """Return whether a worker died since its node did, which is no fault of what it scored."""
     if isinstance(error, ray.exceptions.NodeDiedError) or "its node has died" in str(error):
         return True
     return any(row["NodeID"] == node and not row["Alive"] for row in ray.nodes())
-
-
-def gpu_share(workers: int, gpus: float) -> float:
-    """Return the part of a GPU that each worker asks for, such that all of them can start.
-
-    Args:
-        workers: Number of workers.
-        gpus: GPUs of the cluster.
-    """
-    if gpus < 1:
-        return 0.0
-    per_gpu = math.ceil(workers / gpus)
-    return math.floor(1e4 / per_gpu) / 1e4  # Ray counts in ten-thousandths
-
-
-def connect(address: str | None, cores: int) -> None:
-    """Join a Ray cluster, or without an address start one that listens on 127.0.0.1 only and asks for its token.
-
-    Args:
-        address: As ``ray.init`` takes it.
-        cores: Cores that are asked of a cluster of our own, which has one more, for Ray's other tasks.
-
-    Raises:
-        InputError: If there is no cluster at the address.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address is None:
-        with loopback_only():
-            ray.init(address="local", num_cpus=cores + 1, include_dashboard=False, **options)
-        return
-    try:
-        ray.init(address=address, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"workers.address must be that of a running Ray cluster, got {address!r}: {str(error).splitlines()[0]}"
-        ) from None
-
-
-@contextmanager
-def loopback_only() -> Iterator[None]:
-    """Let a Ray that is started inside the block listen on 127.0.0.1 only.
-
-    Ray replaces a loopback node address by the machine's own one, and has no public switch against that; this is
-    the switch that it uses itself on systems where it runs on a single machine.
-    """
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice, takewhile
 from typing import Protocol, Self
 
@@ -15,6 +15,10 @@ LOCAL_GROUP = 16
 """Most architectures that this process scores together: what an interruption can cost."""
 
 
+class NothingToComeError(Exception):
+    """All that was submitted was withdrawn, so that there is no result to wait for."""
+
+
 class Pool(Protocol):
     """Workers that score architectures."""
 
@@ -23,7 +27,11 @@ class Pool(Protocol):
         ...
 
     def collect(self) -> Evaluation:
-        """Wait for the next result, of whichever submitted architecture is ready first."""
+        """Wait for the next result, of whichever submitted architecture is ready first.
+
+        Raises:
+            NothingToComeError: If all was withdrawn meanwhile.
+        """
         ...
 
     @property
@@ -37,7 +45,10 @@ class Pool(Protocol):
         ...
 
     def withdraw(self) -> int:
-        """Forget what no worker has begun, and return how many results are still to come."""
+        """Forget what no worker has begun, and return how many results are still to come.
+
+        A handler of signals can call it, also in the middle of another call.
+        """
         ...
 
 
@@ -58,6 +69,7 @@ class LocalPool:
 
     def __init__(self, job: Job) -> None:
         self.idle_share: float | None = None
+        self._withdrawn = False
         self._scorer = job.open()
         self._queue: deque[tuple[Genotype, SplitName]] = deque()
         self._together: deque[Genotype] = deque()
@@ -65,15 +77,19 @@ class LocalPool:
 
     def submit(self, architecture: Genotype, split: SplitName = "validation") -> None:
         """Queue an architecture."""
+        if self._withdrawn:
+            self._forget()
         self._queue.append((architecture, split))
 
     @property
     def hungry(self) -> bool:
         """Whether nothing waits."""
-        return not self._queue and not self._together
+        return self._withdrawn or (not self._queue and not self._together)
 
     def collect(self) -> Evaluation:
         """Return the result of the architecture that was submitted first."""
+        if self._withdrawn:
+            raise NothingToComeError
         if not self._together:
             split = self._queue[0][1]
             together = list(takewhile(lambda entry: entry[1] == split, islice(self._queue, LOCAL_GROUP)))
@@ -87,20 +103,30 @@ class LocalPool:
 
     def withdraw(self) -> int:
         """Forget all that waits."""
+        self._withdrawn = True
+        return 0
+
+    def _forget(self) -> None:
         self._queue.clear()
         self._together.clear()
-        return 0
+        self._withdrawn = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.withdraw()
+        self._forget()
         self._results = iter(())
 
 
-def open_pool(workers: WorkersConfig, job: Job) -> OwnPool:
-    """Return the pool of a recipe: this process, or Ray actors."""
+def open_pool(workers: WorkersConfig, job: Job, say: Callable[[str], None] = lambda _: None) -> OwnPool:
+    """Return the pool of a recipe: this process, or Ray actors.
+
+    Args:
+        workers: Who scores.
+        job: Supernet, images and evaluators, or a table.
+        say: Tells what the pool waits for.
+    """
     if workers.pool == "local":
         return LocalPool(job)
     from nas.ray_pool import RayPool  # noqa: PLC0415  # takes a second to load, and a table needs none
@@ -111,4 +137,5 @@ def open_pool(workers: WorkersConfig, job: Job) -> OwnPool:
         address=workers.address,
         timeout=workers.timeout,
         runtime_env=workers.runtime_env,
+        say=say,
     )

@@ -1,6 +1,5 @@
 """Pools: Ray actors give the table of this process, survive deaths, and listen to this machine only."""
 
-import json
 import os
 import shutil
 import socket
@@ -8,51 +7,21 @@ import struct
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import ray
-from fakes import LITTLE, METRICS, write_recipe
-from test_table_runs import results, write_run
 
 import nas
-from nas.config import load_recipe
-from nas.ray_pool import RayPool, gpu_share
+from nas.ray_cluster import check_room, gpu_share, room
+from nas.ray_pool import RayPool
 from nas.scoring import build_job
 from nas.sections import WorkersConfig
-from nas.table_source import TableSource
-from nas.workers import LocalPool, open_pool
+from nas.workers import LocalPool, NothingToComeError, open_pool
 from spaces import InputError
 
 LINUX = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs /proc")
-
-FATAL = """
-import os
-import pathlib
-import time
-
-class Fatal:
-    metrics = {"own_depth": "min"}
-
-    def __init__(self, folder: str, once: str = "", always: str = "", raising: str = "", hanging: str = "",
-                 seconds: float = 0.0):
-        self.folder, self.seconds, self.hanging = pathlib.Path(folder), seconds, hanging
-        self.once, self.always, self.raising = once, always, raising
-
-    def __call__(self, candidate):
-        key = candidate.architecture.key
-        calls = len(list(self.folder.glob(key + "-*")))
-        first = calls == 0 if self.once == key else not list(self.folder.iterdir())
-        (self.folder / f"{key}-{calls}").touch()
-        if key == self.always or (self.once in (key, "anything") and first):
-            os._exit(1)
-        if key == self.raising:
-            raise LookupError("no such thing")
-        time.sleep(60 if key == self.hanging else self.seconds)
-        return {"own_depth": float(candidate.architecture.depth)}
-"""
 
 
 def scored(pool, architectures):
@@ -91,6 +60,55 @@ def test_all_workers_find_room_on_the_gpus(workers, gpus):
     assert 0 < share <= 1
     assert int(1 / share + 1e-9) * gpus >= workers
     assert gpu_share(workers, 0) == 0
+
+
+def nodes(*cores, gpus=()):
+    found = [{"CPU": float(count), "memory": 1e9} for count in cores]
+    for node, count in zip(found, gpus, strict=False):
+        node["GPU"] = float(count)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "threads", "device", "most"),
+    [
+        ((4,), (), 1, "cpu", 3),
+        ((5,), (), 2, "cpu", 2),
+        ((4,), (), 2, "cpu", 1),
+        ((1,), (), 1, "cpu", 1),
+        ((3, 3), (), 1, "cpu", 5),
+        ((3, 3), (), 2, "cpu", 2),  # six cores, and on each node one is left over
+        ((1, 1, 1, 1), (), 2, "cpu", 1),
+        ((0, 8), (), 3, "cpu", 2),
+        ((8, 8), (1, 2), 1, "cuda", 3),
+        ((2, 8), (4, 0), 1, "cuda", 2),
+        ((8,), (), 1, "cuda", 1),
+    ],
+)
+def test_a_worker_needs_its_cores_and_gpu_on_one_node(cores, gpus, threads, device, most):
+    assert room(nodes(*cores, gpus=gpus), threads, device) == most
+
+
+def test_workers_that_could_never_start_are_refused():
+    check_room(nodes(3, 3), 2, 2)
+    with pytest.raises(InputError, match=r"1 workers of 2 thread\(s\) need 2 CPUs each, .* have 1, 1; .* for 0"):
+        check_room(nodes(1, 1), 1, 2)
+    with pytest.raises(InputError, match=r"room for 2; set workers\.count or workers\.threads lower"):
+        check_room(nodes(3, 3), 3, 2)
+
+
+def test_what_this_process_was_to_score_is_forgotten_once_it_is_withdrawn(job, space):
+    architectures = list(space)[::90]
+    with LocalPool(job) as pool:
+        for architecture in architectures:
+            pool.submit(architecture)
+        pool.collect()
+        assert pool.withdraw() == 0
+        assert pool.hungry
+        with pytest.raises(NothingToComeError):
+            pool.collect()
+        pool.submit(architectures[-1])
+        assert pool.collect().architecture == architectures[-1]
 
 
 def test_a_ray_pool_that_is_never_used_starts_nothing(job):
@@ -222,174 +240,3 @@ def test_a_stranger_without_the_token_cannot_join_the_ray_that_a_pool_starts(job
     assert result.returncode != 0
     assert "joined" not in result.stdout
     assert "token" in result.stderr.lower()
-
-
-# Ray, started by somebody else
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """A Ray cluster of this process, whose workers can import the module ``fatal``."""
-    folder = tmp_path_factory.mktemp("fatal")
-    (folder / "fatal.py").write_text(FATAL)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        patch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)  # listen to this machine only
-        ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-        yield
-        ray.shutdown()
-        sys.modules.pop("fatal", None)
-
-
-def fatal_job(job, folder, **options):
-    folder.mkdir()
-    name = "fatal:Fatal"
-    return replace(job, metrics=("accuracy", name), options={name: {"folder": str(folder), **options}})
-
-
-def calls(folder, architecture):
-    return len(list(folder.glob(f"{architecture.key}-*")))
-
-
-@pytest.fixture(scope="module")
-def accident(cluster, job, space, tmp_path_factory):
-    """Results of a pool in which workers die and evaluators raise, those of this process, and the calls made."""
-    architectures = list(space)[::32]
-    once, always, raising = architectures[1], architectures[3], architectures[5]
-    folder = tmp_path_factory.mktemp("accident")
-    keys = {"once": once.key, "always": always.key, "raising": raising.key, "seconds": 0.2}
-    results = scored(RayPool(fatal_job(job, folder / "ray", **keys), 2), architectures)
-    local = scored(LocalPool(fatal_job(job, folder / "local")), architectures)
-    return {"results": results, "local": local, "folder": folder / "ray", "named": (once, always, raising)}
-
-
-def test_an_architecture_whose_worker_died_once_is_scored_by_another(accident):
-    once = accident["named"][0]
-    assert accident["results"][once] == accident["local"][once]
-    assert calls(accident["folder"], once) == 2
-
-
-def test_an_architecture_that_kills_two_workers_has_failed(accident):
-    always = accident["named"][1]
-    assert accident["results"][always] == ({}, "its worker died 2 times")
-    assert calls(accident["folder"], always) == 2
-
-
-def test_an_exception_in_a_worker_is_a_failure_with_its_reason(accident):
-    raising = accident["named"][2]
-    assert accident["results"][raising] == ({}, "LookupError: no such thing")
-    assert calls(accident["folder"], raising) == 1
-
-
-def test_other_architectures_do_not_notice(accident):
-    others = [architecture for architecture in accident["local"] if architecture not in accident["named"]]
-    assert len(others) == 6
-    for architecture in others:
-        assert accident["results"][architecture] == accident["local"][architecture]
-        assert accident["results"][architecture][1] is None
-        assert calls(accident["folder"], architecture) == 1
-
-
-def test_a_pool_leaves_a_cluster_that_it_joined(accident):
-    assert ray.is_initialized()
-
-
-def test_an_architecture_that_is_submitted_twice_is_answered_twice(cluster, job, space):
-    with RayPool(job, 1) as pool:
-        for _ in range(2):
-            pool.submit(space.smallest())
-        first, second = pool.collect(), pool.collect()
-    assert first.metrics == second.metrics
-    assert first.failure is None
-
-
-def test_both_pools_give_the_values_of_a_split(cluster, tmp_path):
-    job = TableSource.open(load_recipe(write_run(tmp_path)), None).job(tmp_path, None, None)
-    rows = list(job.space)
-    table = results().set_index(["width", "op", "wide"])
-    answers = []
-    for pool in (LocalPool(job), RayPool(job, 1)):
-        with pool:
-            for row in rows:
-                pool.submit(row, "test")
-            found = [pool.collect() for _ in rows]
-        answers.append({e.architecture: dict(e.metrics) for e in found})
-        assert all(answers[-1][row].get("acc") == table.loc[row.values, "acc_held_out"] for row in rows)
-    assert answers[0] == answers[1]
-
-
-def test_a_lone_worker_that_died_once_goes_on_and_standard_output_stays_clean(cluster, command, tmp_path):
-    """The only actor is still restarting when the architecture is handed in again: that is no second death."""
-    (tmp_path / "calls").mkdir()
-    options = f'[options."fatal:Fatal"]\nfolder = "{tmp_path / "calls"}"\nonce = "anything"\n\n[data]'
-    reference = "baseline = false\nhypervolume_reference = { accuracy = 0.0, energy_mj = 1e-4 }\n[workers]"
-    metrics = 'metrics = ["fatal:Fatal", "accuracy", "energy_mj"]'
-    recipe = write_recipe(tmp_path, LITTLE, (METRICS, metrics), ("[data]", options), ("[workers]", reference))
-    few = ["--evaluations", 4, "--pool", "ray", "--workers", 1]
-    code, out, _ = command("search", recipe, "--out", tmp_path / "run", *few, "-f", "json")
-    assert code == 0
-    run = nas.Run(tmp_path / "run")
-    assert run.evaluations()["failure"].isna().all()
-    assert [row["key"] for row in json.loads(out)] == run.front()["key"].tolist()
-    assert len(list((tmp_path / "calls").iterdir())) == 4 + 1 + len(run.front())
-
-
-def test_a_module_that_workers_cannot_import_is_named(cluster, job, space, own_module):
-    """Workers of a cluster do not see what this process put on its path later."""
-    own_module("seen_here_only", "class Own:\n    metrics = {'own': 'min'}\n    def __call__(self, c): return {}\n")
-    try:
-        (result,) = scored(RayPool(replace(job, metrics=("seen_here_only:Own",)), 1), [space.smallest()]).values()
-        reason = result[1]
-    except InputError as error:
-        reason = str(error)
-    assert "seen_here_only" in reason
-    assert "cannot be imported" in reason
-    assert "\n" not in reason
-
-
-# Time-outs, and what is withdrawn
-
-
-def test_what_hangs_is_tried_once_more_and_has_failed_then(cluster, job, space, tmp_path):
-    architectures = list(space)[:4]
-    hanging = architectures[1]
-    stuck = fatal_job(job, tmp_path / "stuck", hanging=hanging.key)
-    results = scored(RayPool(stuck, 1, timeout=2.0), architectures)
-    assert results.pop(hanging) == ({}, "no result within 2 s, 2 times")
-    assert all(failure is None for _, failure in results.values())
-    assert calls(tmp_path / "stuck", hanging) <= 3  # with others of its group, and alone
-
-
-def test_a_pool_feeds_its_workers_knows_their_idle_time_and_forgets_what_is_withdrawn(cluster, job, space, tmp_path):
-    with RayPool(fatal_job(job, tmp_path / "slow", seconds=0.2), 1) as pool:
-        assert pool.hungry
-        assert pool.idle_share is None
-        for architecture in list(space)[:6]:
-            pool.submit(architecture)
-        assert not pool.hungry
-        pool.collect()
-        assert 0 <= pool.idle_share < 0.9
-        left = pool.withdraw()
-        assert left < 5
-        for _ in range(left):
-            pool.collect()
-        assert pool.withdraw() == 0
-        assert pool.hungry
-
-
-def test_a_worker_that_died_at_rest_is_nobodys_fault(cluster, job, space, tmp_path):
-    architectures = list(space)[:4]
-    with RayPool(fatal_job(job, tmp_path / "rest"), 1) as pool:
-        pool.submit(architectures[0])
-        pool.collect()
-        for _ in range(3):
-            (worker,) = pool._idle
-            ray.kill(worker.actor)
-            time.sleep(0.5)
-            pool.submit(architectures[1])
-            result = pool.collect()
-            assert (result.architecture, result.failure) == (architectures[1], None)
-        assert not pool._deaths
