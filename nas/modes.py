@@ -13,14 +13,12 @@ from nas.evaluation import Evaluation
 from nas.loop import COLD, OnEvaluation, run_search
 from nas.problem import ArchitectureProblem
 from nas.sections import WorkersConfig
-from nas.soundness import MODE
+from nas.soundness import MODE, Mode
 from nas.start import Start
 from nas.stopping import Ending, Limits
 from nas.storage import Store
 from nas.workers import Pool
 from spaces import Genotype
-
-Mode = Literal["async", "generational"]
 
 
 def settle_mode(asked: Literal["auto", "async", "generational"], workers: WorkersConfig, store: Store) -> Mode:

@@ -21,14 +21,14 @@ from nas.evaluation import Evaluation
 from nas.folder import create_folder, read_run
 from nas.interrupt import drained
 from nas.loop import evaluate
-from nas.modes import Mode, run_in, settle_mode
+from nas.modes import run_in, settle_mode
 from nas.problem import ArchitectureProblem
 from nas.progress import Reporter, Silent
 from nas.report import write_report
 from nas.rerank import RERANKING
 from nas.results import non_dominated
 from nas.run import Run, check_store
-from nas.soundness import IDLE, PLANNED, REFERENCE, WARM
+from nas.soundness import IDLE, PLANNED, REFERENCE, WARM, Mode
 from nas.sources import ScoreSource, open_source
 from nas.start import Start
 from nas.stopping import SECONDS, STOPPED, Clock, Limits, Stall

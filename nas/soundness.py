@@ -10,14 +10,14 @@ import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 from urllib.parse import quote
 
 from evaluators import Sense
 from nas.backend import Storage
 from nas.results import STATES
 from nas.stopping import SECONDS, STOPPED, Reason
-from nas.storage import DURATION, FAILURE, GENERATION, KEY, read_attributes, read_trials
+from nas.storage import AFTER, DURATION, FAILURE, GENERATION, KEY, TOLD, read_attributes, read_trials
 from spaces import InputError, Space
 
 REFERENCE = "hypervolume_reference"
@@ -25,6 +25,8 @@ REFERENCE = "hypervolume_reference"
 
 WARM = "warm_start"
 """User attribute of the study ``search``: what it began with, in words."""
+
+Mode = Literal["async", "generational"]
 
 MODE = "mode"
 """User attribute of the study ``search``: how it searches, also when it goes on with other workers."""
@@ -116,7 +118,29 @@ def sound_trials(storage: Storage, study: str, space: Space, metrics: Collection
         if fault is not None:
             raise InputError(f"{where}, but trial {trial.number} of study {study!r} {fault}; {_WAY_OUT}")
         seen[trial.user_attrs[KEY]] = trial.number
+    if (disorder := _disorder(trials)) is not None:
+        raise InputError(f"{where}, but study {study!r} {disorder}; {_WAY_OUT}")
     return trials
+
+
+def _disorder(trials: Sequence[Any]) -> str | None:
+    """Return what is wrong with the orders that an asynchronous search has kept, or None."""
+    ended = [trial for trial in trials if STATES[trial.state] != "running" and TOLD in trial.user_attrs]
+    for place, trial in enumerate(sorted(ended, key=lambda trial: trial.user_attrs[TOLD])):
+        if (found := trial.user_attrs[TOLD]) != place:
+            return f"has no result {place} and has result {found}, or has it twice"
+        if AFTER not in trial.user_attrs:
+            return f"has told the result of trial {trial.number}, which it has not proposed"
+    before = 0
+    for trial in trials:
+        after = trial.user_attrs.get(AFTER, before)
+        if not before <= after <= len(ended):
+            return (
+                f"has trial {trial.number} after {after} results, which must be {before} or more, as of the trial "
+                f"before, and no more than the {len(ended)} told"
+            )
+        before = after
+    return None
 
 
 def _fault(trial: Any, space: Space, metrics: Collection[str]) -> str | None:
@@ -133,6 +157,8 @@ def _fault(trial: Any, space: Space, metrics: Collection[str]) -> str | None:
         GENERATION: (None, lambda value: type(value) is int and value >= 0),
         DURATION: (0.0, lambda value: _is_finite(value) and value >= 0),
         FAILURE: ("", lambda value: isinstance(value, str)),
+        AFTER: (0, lambda value: type(value) is int and value >= 0),
+        TOLD: (0, lambda value: type(value) is int and value >= 0),
     }
     for name, (default, holds) in rules.items():
         if not holds(attributes.get(name, default)):
@@ -180,6 +206,9 @@ def sound_attributes(storage: Storage, study: str, objectives: Collection[str]) 
         (SECONDS, "0 or more", lambda value: _is_finite(value) and value >= 0),
         (REFERENCE, f"a number for each of {list(objectives)}", lambda value: _is_point(value, objectives)),
         (WARM, "a text", lambda value: isinstance(value, str)),
+        (MODE, f"one of {list(get_args(Mode))}", lambda value: value in get_args(Mode)),
+        (PLANNED, "a whole number, 1 or more", lambda value: type(value) is int and value >= 1),
+        (IDLE, "from 0 to 1", lambda value: _is_finite(value) and 0 <= value <= 1),
     )
     for name, rule, holds in rules:
         if name in found and not holds(found[name]):

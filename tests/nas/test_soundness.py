@@ -75,6 +75,73 @@ def test_a_store_that_no_run_has_written_is_refused(statement, text, known, tmp_
     assert snapshot(run) == before
 
 
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """Folder with a table, its recipe and a finished asynchronous run; tests only read it."""
+    folder = tmp_path_factory.mktemp("told")
+    nas.search(
+        write_run(folder, ("evaluations = 24", 'evaluations = 12\nbaseline = false\nmode = "async"')), folder / "run"
+    )
+    return folder
+
+
+def of_last(name, value):
+    last = f"(SELECT max(trial_id) FROM trial_user_attributes WHERE key = '{name}')"
+    return f"UPDATE trial_user_attributes SET value_json = '{value}' WHERE key = '{name}' AND trial_id = {last}"
+
+
+@pytest.mark.parametrize(
+    ("statement", "text"),
+    [
+        (of_last("told", '"x"'), "has the told 'x'"),
+        (of_last("told", "true"), "has the told True"),
+        (of_last("told", "-1"), "has the told -1"),
+        (of_last("told", "77"), "has no result 11 and has result 77, or has it twice"),
+        (of_last("told", "3"), "has no result 4 and has result 3, or has it twice"),
+        ("DELETE FROM trial_user_attributes WHERE key = 'told' AND value_json = '0'", "has no result 0"),
+        (of_last("after", "0.5"), "has the after 0.5"),
+        (of_last("after", "null"), "has the after None"),
+        (of_last("after", "13"), "has trial 11 after 13 results, which must be 6 or more"),
+        (of_last("after", "1"), "has trial 11 after 1 results, which must be 6 or more"),
+        ("DELETE FROM trial_user_attributes WHERE key = 'after'", "has told the result of trial 0, which it has not"),
+        (of_study("mode", '"both"'), "whose mode is one of ['async', 'generational'], got 'both'"),
+        (of_study("mode", "[1]"), "whose mode is one of ['async', 'generational'], got [1]"),
+        (of_study("planned", "0"), "whose planned is a whole number, 1 or more, got 0"),
+        (of_study("planned", '"12"'), "whose planned is a whole number, 1 or more, got '12'"),
+        (
+            "INSERT INTO study_user_attributes (study_id, key, value_json) "
+            "SELECT study_id, 'idle_share', '1.5' FROM studies WHERE study_name = 'search'",
+            "whose idle_share is from 0 to 1, got 1.5",
+        ),
+    ],
+    ids=lambda text: text[:60],
+)
+def test_orders_and_ways_that_no_run_has_are_refused(statement, text, told, tmp_path, command, snapshot):
+    run = shutil.copytree(told / "run", tmp_path / "run")
+    with closing(sqlite3.connect(run / "study.db")) as store:
+        assert store.execute(statement).rowcount != 0
+        store.commit()
+    before = snapshot(run)
+    for arguments in (["search", told / "known.toml", "--out", run], ["status", run]):
+        err = refused(command(*arguments))
+        assert text in err
+        assert err.endswith("choose another run folder\n")
+    assert snapshot(run) == before
+
+
+def test_orders_that_a_run_has_while_it_goes_on_are_sound(told, tmp_path):
+    """The last results are not told yet, though one is half written."""
+    run = shutil.copytree(told / "run", tmp_path / "run")
+    with closing(sqlite3.connect(run / "study.db")) as store:
+        for number in (11, 10):
+            store.execute(f"UPDATE trials SET state = 'RUNNING', datetime_complete = NULL WHERE number = {number}")
+        store.execute(
+            "DELETE FROM trial_values WHERE trial_id IN (SELECT trial_id FROM trials WHERE state = 'RUNNING')"
+        )
+        store.commit()
+    assert (nas.Run(run).evaluations()["state"] == "running").sum() == 2
+
+
 @pytest.mark.parametrize("verb", ["front", "report"])
 def test_what_no_run_has_written_is_not_shown(verb, known, tmp_path, command, snapshot):
     run = shutil.copytree(known / "run", tmp_path / "run")
