@@ -93,7 +93,7 @@ class Reranker:
         cost = int(np.flatnonzero(computed)[0]) if computed.any() else None
         self._ranker = Ranker(self._encoding, problem.n_obj, cost, self._predicted.tolist())
         self._results: dict[Genotype, tuple[Floats, float]] = {}
-        self._expected: dict[Genotype, Floats] = {}
+        self._expected: dict[Genotype, tuple[Floats, Floats]] = {}  # scores, and those of what was known, left out
         self._reference: Floats | None = None
         self._aside = False
 
@@ -138,20 +138,20 @@ class Reranker:
     def _tau(self, known: Scored, fresh: Sequence[Genotype]) -> float:
         """Return how well the order of new results among known ones of like cost was expected, and forget what was.
 
-        Both are expected without having been learnt from.
+        Both are expected without having been learnt from, by what had been learnt when the new ones were picked.
         """
         rows = [row for row, architecture in enumerate(fresh, len(known.X)) if architecture in self._expected]
         expected = [self._expected.pop(architecture) for architecture in fresh if architecture in self._expected]
         now = self._scored().ranks
-        before = now[: len(self._left_out)]
-        size = max(len(before) // BANDS, min(len(before), BANDS))
         agreeing = []
         for k in self._predicted.tolist():
             costs = self._ranker.costs(now, k)
-            for row, scores in zip(rows, expected, strict=True):
+            for row, (scores, left_out) in zip(rows, expected, strict=True):
+                before = now[: len(left_out)]
+                size = max(len(before) // BANDS, min(len(before), BANDS))
                 apart = np.abs(costs[: len(before)] - costs[row])
                 like = np.flatnonzero(apart <= np.partition(apart, size - 1)[size - 1])
-                actual, guessed = np.sign(before[like, k] - now[row, k]), np.sign(self._left_out[like, k] - scores[k])
+                actual, guessed = np.sign(before[like, k] - now[row, k]), np.sign(left_out[like, k] - scores[k])
                 agreeing.append((actual * guessed)[actual != 0])
         pairs = np.concatenate(agreeing) if agreeing else np.zeros(0)
         return float(pairs.mean()) if len(pairs) else float("nan")
@@ -176,8 +176,9 @@ class Reranker:
         picks = Picks(np.arange(len(candidates)) if owners is None else owners)
         with threadpool_limits(1), threads(1):  # their number changes the last bits of sums
             expected = self._pick(picks, candidates, count, rng)
+            left_out = self._ranker.left_out() if len(expected) else expected
         if len(expected):
-            self._expected |= {candidates[row]: expected[row] for row in picks.taken}
+            self._expected |= {candidates[row]: (expected[row], left_out) for row in picks.taken}
         return picks.taken
 
     def _pick(self, picks: Picks, candidates: Sequence[Genotype], count: int, rng: np.random.Generator) -> Floats:
@@ -193,7 +194,6 @@ class Reranker:
             scores, spread = self._ranker.predict(self._encoding(candidates))
             F = self._values(scored, scores, candidates)
             expected = scores
-            self._left_out = self._ranker.left_out()
             if not self._aside:
                 if len(candidates) > self.expand * count:
                     order = np.argsort(moocore.pareto_rank(scores), kind="stable")

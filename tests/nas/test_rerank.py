@@ -340,6 +340,42 @@ def test_the_order_of_one_objective_is_compared_with_all_results_and_not_with_th
     assert reranker._aside
 
 
+class Told:
+    """A ranker that says what it is told to of all that it knows, and of what it ranks."""
+
+    def __init__(self, known, asked):
+        self.known, self.asked, self.cost = known, asked, None
+
+    def fit(self, scored, rng):
+        self.count = len(scored.X)
+
+    def predict(self, Z):
+        return np.full((len(Z), 1), self.asked), np.zeros((len(Z), 1))
+
+    def left_out(self):
+        return np.full((self.count, 1), self.known)
+
+    def costs(self, ranks, objective):
+        return np.zeros(len(ranks))
+
+
+def test_what_was_expected_is_judged_by_the_model_that_expected_it(rng):
+    """What a search proposes while results are to come is picked by other models than what it tells then."""
+    space = load_space("digits")
+    problem, (first, second, *known) = ArchitectureProblem(space, {"accuracy": "max"}), drawn(space, 30)
+    reranker = Reranker(problem, 4)
+    reranker.learn(told(problem, known[:14], [{"accuracy": 0.1 + n / 100} for n in range(14)]))
+    reranker._ranker = Told(known=1.0, asked=0.0)  # it is better than all
+    assert reranker.pick([first], 1, rng) == [0]
+    reranker.learn(told(problem, known[14:], [{"accuracy": 0.3 + n / 100} for n in range(14)]))
+    reranker._ranker = Told(known=0.0, asked=1.0)  # it is worse than all
+    assert reranker.pick([second], 1, rng) == [0]
+    reranker.learn(told(problem, [first], [{"accuracy": 0.9}]))
+    reranker.learn(told(problem, [second], [{"accuracy": 0.01}]))
+    taus = [batch.tau for batch in reranker.trace if np.isfinite(batch.tau)]
+    assert taus == [1.0, 1.0]
+
+
 @pytest.mark.parametrize("name", ["qpso", "mo-qpso"])
 def test_every_particle_of_a_reranked_swarm_goes_on_as_long_as_something_is_left(name, space):
     problem = problem_of(space)
