@@ -44,6 +44,10 @@ TICK = 0.2
 """Seconds between two looks at whether the training has ended."""
 
 
+_STORAGE = ".ray-train-"
+"""What the names of Ray Train's own folders in a run folder begin with."""
+
+
 @dataclass(frozen=True)
 class TrainJob:
     """What each process needs to train.
@@ -158,7 +162,9 @@ def _fit(
             f"{available:g}; use fewer workers, or set training.threads lower"
         )
     needs = {"CPU": threads} | ({"GPU": 1} if device == "cuda" else {})
-    storage = job.folder / f".ray-train-{uuid4().hex}"
+    for stale in job.folder.glob(f"{_STORAGE}*"):  # of a process that was killed; one at a time holds the folder
+        shutil.rmtree(stale, ignore_errors=True)
+    storage = job.folder / f"{_STORAGE}{uuid4().hex}"
     news = ray.util.queue.Queue(actor_options={"num_cpus": 0})
     trainer = DataParallelTrainer(
         _work,
@@ -181,15 +187,20 @@ def _fit(
         _hear(news, report)
         training.result()
     except ray.train.TrainingFailedError as error:
-        last = [line for line in str(error).splitlines() if line.strip()][-1]
         raise InputError(
-            f"the training failed {MAX_FAILURES + 1} times, at last with: {last.strip()}; run it again to go on from "
-            "the last checkpoint"
+            f"the training failed {MAX_FAILURES + 1} times, at last with: {_last_line(error)}; run it again to go on "
+            "from the last checkpoint"
         ) from None
     finally:
         news.shutdown(force=True)  # whoever still trains ends with its next step
         executor.shutdown(wait=False)
         shutil.rmtree(storage, ignore_errors=True)
+
+
+def _last_line(error: BaseException) -> str:
+    """Return the last line that an error has to say, or at least of what kind it is."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def _hear(news: Any, report: Callable[[TrainProgress], None]) -> None:

@@ -27,6 +27,11 @@ def most_workers(nodes: Sequence[Resources], threads: int) -> int:
     return sum(int(node.get("CPU", 0)) // threads for node in nodes)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line that an error has to say, or at least of what kind it is."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def check_room(nodes: Sequence[Resources], count: int, threads: int) -> None:
     """Raise InputError unless so many workers of so many threads fit on nodes."""
     most = most_workers(nodes, threads)
@@ -89,7 +94,7 @@ def connect(address: str | None, cores: int) -> None:
         ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"workers.address must be that of a running Ray cluster, got {address!r}: {str(error).splitlines()[0]}"
+            f"workers.address must be that of a running Ray cluster, got {address!r}: {first_line(error)}"
         ) from None
 
 

@@ -14,7 +14,7 @@ import ray
 
 from nas.evaluation import Evaluation, Job, SplitName
 from nas.ray_actor import Actor
-from nas.ray_cluster import check_room, connect, gpu_share, living_nodes, room
+from nas.ray_cluster import check_room, connect, first_line, gpu_share, living_nodes, room
 from nas.workers import NothingToComeError
 from spaces import Genotype, InputError
 
@@ -263,7 +263,7 @@ class RayPool:
             if self._stillborn >= MAX_STILLBORN:
                 raise InputError(
                     f"{MAX_STILLBORN} Ray workers in a row died before they were ready; the last one: "
-                    f"{str(error).splitlines()[0]}; give them more memory, or set workers.count lower"
+                    f"{first_line(error)}; give them more memory, or set workers.count lower"
                 ) from None
             return
         self._stillborn, self._waits, worker.ready = 0, False, time.monotonic()

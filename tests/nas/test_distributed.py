@@ -7,15 +7,19 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import ray
+import ray.util.queue
 from fakes import LITTLE, write_recipe
 from safetensors.numpy import load_file
 
 import nas
+from nas import distributed
 from nas.progress import Silent
+from nas.ray_cluster import connect
 from spaces import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")  # Ray warns of its own settings
@@ -94,6 +98,7 @@ def test_two_processes_train_like_one_whatever_dies(tmp_path):
             os.kill(killed[-1], signal.SIGKILL)
 
     hurt = Steps(kill)
+    (tmp_path / "survivor" / ".ray-train-of-a-killed-one" / "training").mkdir(parents=True)
     survivor = nas.train(recipe, tmp_path / "survivor", reporter=hurt, workers=2)
     assert losses(survivor) == pytest.approx(losses(alone), abs=1e-3)
     assert len(killed) == 2
@@ -181,6 +186,51 @@ def test_processes_train_on_the_cluster_that_the_address_names(tmp_path, monkeyp
         finally:
             elsewhere.communicate("end")
     assert losses(run) == pytest.approx(losses(nas.train(recipe, tmp_path / "alone")), abs=1e-3)
+
+
+class Failing:
+    """A training that fails and has nothing to say."""
+
+    def __init__(self, *_, **__):
+        pass
+
+    def fit(self):
+        from ray.train import TrainingFailedError
+
+        raise TrainingFailedError(self.said)
+
+
+@pytest.mark.parametrize(
+    ("said", "last"), [("", "TrainingFailedError"), ("\n", "TrainingFailedError"), ("a\n b \n", "b")]
+)
+def test_a_training_that_fails_without_a_word_is_an_error_of_one_line(said, last, tmp_path, monkeypatch):
+    class Queue:
+        def __init__(self, **_):
+            pass
+
+        def get(self, timeout):
+            raise ray.util.queue.Empty
+
+        def shutdown(self, force):
+            pass
+
+    monkeypatch.setattr(Failing, "said", said, raising=False)
+    monkeypatch.setattr("ray.train.v2.api.data_parallel_trainer.DataParallelTrainer", Failing)
+    monkeypatch.setattr("ray.util.queue.Queue", Queue)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
+    monkeypatch.setattr(ray, "put", lambda job: None)
+    job = SimpleNamespace(folder=tmp_path)
+    with pytest.raises(InputError, match=rf"failed 4 times, at last with: {last}; run it again to go on"):
+        distributed._fit(job, "cpu", 2, 1, lambda _: None, {})
+
+
+def test_a_cluster_that_cannot_be_joined_and_says_nothing_is_named(monkeypatch):
+    def refuse(**_):
+        raise ConnectionError
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(InputError, match=r"must be that of a running Ray cluster, got 'ray:1': ConnectionError$"):
+        connect("ray:1", 2)
 
 
 def test_a_finished_training_starts_no_process(trained, recipe, monkeypatch):
