@@ -27,7 +27,7 @@ from nas.algorithms import build_algorithm
 from nas.asynchronous import Conversation, run_asynchronous
 from nas.comparing import search_seeds
 from nas.evaluation import Evaluation, Scores, SplitName
-from nas.loop import run_search
+from nas.loop import Quest, run_search
 from nas.results import hypervolume
 from nas.statistics import rank_test
 from spaces import Genotype
@@ -141,9 +141,9 @@ def main() -> None:
             pool, memory = VirtualPool(scorer, 8, seed), Memory()
             if mode == "async":
                 conversation = Conversation(problem, algorithm, 20, 1, {})
-                run_asynchronous(problem, conversation, pool, memory, budget, {}, lambda _: None)
+                run_asynchronous(Quest(problem, pool, memory, budget), conversation)
             else:
-                run_search(problem, algorithm, pool, memory, budget, {}, lambda _: None)
+                run_search(Quest(problem, pool, memory, budget), algorithm)
             points = np.array([problem.point(result.metrics) for result in memory.known.values()])
             shares[mode].append(hypervolume(points, problem.objectives, arena.reference) / arena.whole)
             idle[mode].append(pool.idle_share)
@@ -156,7 +156,7 @@ def main() -> None:
         pool, memory = VirtualPool(scorer, options.flight, 0), Memory(Path(folder) / "journal")
         began = time.process_time()
         conversation = Conversation(problem, algorithm, 20, 1, {})
-        run_asynchronous(problem, conversation, pool, memory, options.many, {}, lambda _: None)
+        run_asynchronous(Quest(problem, pool, memory, options.many), conversation)
         each = (time.process_time() - began) / options.many * 1000
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{options.flight} in flight, {options.many} evaluations: {each:.2f} ms of CPU each, peak {peak:.0f} MiB")

@@ -26,6 +26,7 @@ from nas.algorithms import build_algorithm
 from nas.asynchronous import Conversation, Diary, run_asynchronous
 from nas.backend import open_storage
 from nas.evaluation import Evaluation, SplitName
+from nas.loop import Quest
 from nas.problem import ArchitectureProblem
 from nas.storage import Store
 from spaces import Architecture, load_space
@@ -71,7 +72,8 @@ def measured(store: str, evaluations: int, flight: int, folder: Path) -> dict[st
             memory.append(round(resident_mib(), 1))
 
     began = time.process_time()
-    run_asynchronous(problem, conversation, VirtualPool(Formula(), flight, 0), diary, evaluations, {}, look)
+    quest = Quest(problem, VirtualPool(Formula(), flight, 0), diary, evaluations, on_evaluation=look)
+    run_asynchronous(quest, conversation)
     milliseconds = (time.process_time() - began) / evaluations * 1000
     return {"cpu_ms": round(milliseconds, 3), "memory_mib": memory}
 

@@ -8,7 +8,7 @@ told. An interrupted search replays them, and goes on as if nothing had happened
 from __future__ import annotations
 
 from collections import ChainMap, deque
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from pymoo.algorithms.base.genetic import GeneticAlgorithm
@@ -18,11 +18,9 @@ from pymoo.core.population import Population
 
 from nas.algorithms import RandomSearch
 from nas.evaluation import Evaluation
-from nas.loop import COLD, OnEvaluation, refusals
+from nas.loop import Quest, refusals
 from nas.problem import ArchitectureProblem
-from nas.start import Start
-from nas.stopping import Ending, Limits, Reason
-from nas.workers import Pool
+from nas.stopping import Ending, Reason
 from spaces import Genotype, InputError
 
 
@@ -145,28 +143,22 @@ class Conversation:
         algorithm.tell(infills=algorithm.problem.fill(infills, metrics))
 
 
-def run_asynchronous(
-    problem: ArchitectureProblem,
-    conversation: Conversation,
-    pool: Pool,
-    diary: Diary,
-    budget: int,
-    known: MutableMapping[Genotype, Evaluation],
-    on_evaluation: OnEvaluation,
-    limits: Limits | None = None,
-    start: Start = COLD,
-) -> Ending:
+def run_asynchronous(quest: Quest[Diary], conversation: Conversation) -> Ending:
     """Search until the budget is spent, a limit reached or the space exhausted, and return how it ended.
 
-    Arguments are those of :func:`nas.loop.run_search`, but for the conversation with the algorithm, and the diary,
-    which keeps both orders. Limits are looked at before each ask; what is being scored then is waited for.
+    Limits are looked at before each ask; what is being scored then is waited for.
+
+    Args:
+        quest: What to search; its diary keeps both orders.
+        conversation: With the algorithm, not yet begun.
 
     Raises:
         InputError: If what the diary has is not what the algorithm proposes.
     """
-    waiting = replay(conversation, diary, on_evaluation, limits)
-    spent = start.spent + conversation.told + len(waiting)
-    answers = ChainMap(known)
+    diary, pool, limits, budget = quest.record, quest.pool, quest.limits, quest.budget
+    waiting = replay(quest, conversation)
+    spent = quest.start.spent + conversation.told + len(waiting)
+    answers = ChainMap(quest.known)
 
     def record(evaluation: Evaluation) -> None:
         diary.close(evaluation, told=conversation.told)
@@ -174,11 +166,11 @@ def run_asynchronous(
         if limits is not None:
             limits.clock.beat()
             limits.stall.hear([evaluation])
-        on_evaluation(evaluation)
+        quest.on_evaluation(evaluation)
 
     def begin(architecture: Genotype) -> bool:
         """Answer a proposal at once and return False, or hand it in and return True."""
-        answered = refusals(problem, [architecture]).get(architecture) or answers.get(architecture)
+        answered = refusals(quest.problem, [architecture]).get(architecture) or answers.get(architecture)
         if answered is not None:
             record(Evaluation(architecture, answered.metrics, 0.0, answered.failure))
             return False
@@ -210,17 +202,13 @@ def run_asynchronous(
     return Ending(spent, "exhausted" if conversation.exhausted and spent < budget else ending)
 
 
-def replay(
-    conversation: Conversation,
-    diary: Diary,
-    on_evaluation: OnEvaluation,
-    limits: Limits | None,
-) -> list[Genotype]:
+def replay(quest: Quest[Diary], conversation: Conversation) -> list[Genotype]:
     """Repeat what a diary has, and return what was proposed and has no result yet.
 
     Raises:
         InputError: If what the diary has is not what the algorithm proposes.
     """
+    diary, limits = quest.record, quest.limits
     results = deque(diary.told)
 
     def tell() -> None:
@@ -228,7 +216,7 @@ def replay(
         conversation.tell(result)
         if limits is not None:
             limits.stall.hear([result])
-        on_evaluation(result)
+        quest.on_evaluation(result)
 
     waiting = []
     for architecture, after in diary.proposals:

@@ -15,7 +15,7 @@ from pymoo.core.algorithm import Algorithm
 from threadpoolctl import threadpool_limits
 
 from nas.evaluation import Evaluation, Job
-from nas.loop import OnEvaluation, Record, run_search
+from nas.loop import OnEvaluation, Quest, Record, run_search
 from nas.problem import ArchitectureProblem
 from nas.scoring import threads
 from nas.workers import LocalPool, Pool
@@ -149,7 +149,7 @@ def trace_search(
     for phase in ("ask", "tell"):
         setattr(algorithm, phase, watch.timed(phase, getattr(algorithm, phase)))
     search = watch.timed("search", run_search)
-    search(problem, algorithm, pool, record, task.evaluations, known, on_evaluation)
+    search(Quest(problem, pool, record, task.evaluations, known, on_evaluation), algorithm)
     results = [record.known[architecture] for architecture in record.proposed]
     points = np.full((len(results), len(problem.objectives)), np.nan)
     for row, result in enumerate(results):

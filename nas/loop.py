@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import replace
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Generic, Protocol, TypeVar
 
 from pymoo.core.algorithm import Algorithm
 
@@ -44,37 +44,49 @@ class Record(Protocol):
         ...
 
 
-def run_search(
-    problem: ArchitectureProblem,
-    algorithm: Algorithm,
-    pool: Pool,
-    store: Record,
-    budget: int,
-    known: MutableMapping[Genotype, Evaluation],
-    on_evaluation: OnEvaluation,
-    limits: Limits | None = None,
-    start: Start = COLD,
-) -> Ending:
-    """Search until the budget is spent, a limit reached or the space exhausted, and return how it ended.
+RecordT_co = TypeVar("RecordT_co", covariant=True)
 
-    Run again with the same seed it replays: what the store knows is answered from it, the rest is scored. Limits are
-    looked at between generations, and not as long as the store has what an earlier process proposed next.
 
-    Args:
+@dataclass(frozen=True)
+class Quest(Generic[RecordT_co]):
+    """What a search is for, who scores for it, and what it begins, is recorded and ends with, whatever the algorithm.
+
+    Attributes:
         problem: Space and objectives.
-        algorithm: Set up and not yet asked.
         pool: Scores architectures.
-        store: Where every proposal is recorded.
+        record: Where every proposal is recorded; a search that is run again replays what it has.
         budget: Evaluations in all, replayed ones included.
         known: Results of other studies of the run, which are not scored again; only read.
         on_evaluation: Called with every result, replayed ones included.
         limits: What ends it before the budget is spent; nothing without it.
         start: What it begins with; its algorithm was built with the results.
     """
+
+    problem: ArchitectureProblem
+    pool: Pool
+    record: RecordT_co
+    budget: int
+    known: MutableMapping[Genotype, Evaluation] = field(default_factory=dict)
+    on_evaluation: OnEvaluation = lambda _: None
+    limits: Limits | None = None
+    start: Start = COLD
+
+
+def run_search(quest: Quest[Record], algorithm: Algorithm) -> Ending:
+    """Search until the budget is spent, a limit reached or the space exhausted, and return how it ended.
+
+    Run again with the same seed it replays: what the record knows is answered from it, the rest is scored. Limits are
+    looked at between generations, and not as long as the record has what an earlier process proposed next.
+
+    Args:
+        quest: What to search.
+        algorithm: Set up and not yet asked.
+    """
+    problem, record, budget, limits, start = quest.problem, quest.record, quest.budget, quest.limits, quest.start
     begun = {result.architecture for result in start.results}
     spent, generation = start.spent, int(start.spent > 0)
     while spent < budget:
-        if limits is not None and store.opened == len(begun) - start.spent + spent and (reached := limits.reached()):
+        if limits is not None and record.opened == len(begun) - start.spent + spent and (reached := limits.reached()):
             return Ending(spent, reached)
         population = algorithm.ask()
         if population is None or len(population) == 0:
@@ -83,11 +95,11 @@ def run_search(
         unknown = [architecture for architecture in architectures if architecture not in begun]
         fresh = unknown[: budget - spent]
         generation += bool(fresh)
-        answers = ChainMap(refusals(problem, fresh), known)
-        evaluate(fresh, pool, store, generation, answers, on_evaluation, limits=limits)
+        answers = ChainMap(refusals(problem, fresh), quest.known)
+        evaluate(fresh, quest.pool, record, generation, answers, quest.on_evaluation, limits=limits)
         spent += len(fresh)
         if len(fresh) == len(unknown):
-            evaluations = [store.known[architecture] for architecture in architectures]
+            evaluations = [record.known[architecture] for architecture in architectures]
             results = [None if e.failure is not None else e.metrics for e in evaluations]
             algorithm.tell(infills=algorithm.problem.fill(population, results))
     return Ending(spent, "evaluations")

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
 from typing import Literal
 
 from pymoo.core.algorithm import Algorithm
 
 from nas.algorithms import ALGORITHMS
 from nas.asynchronous import Conversation, run_asynchronous
-from nas.evaluation import Evaluation
-from nas.loop import COLD, OnEvaluation, run_search
-from nas.problem import ArchitectureProblem
+from nas.loop import Quest, run_search
 from nas.sections import WorkersConfig
 from nas.soundness import MODE, Mode
-from nas.start import Start
-from nas.stopping import Ending, Limits
+from nas.stopping import Ending
 from nas.storage import Store
-from nas.workers import Pool
-from spaces import Genotype
 
 
 def settle_mode(asked: Literal["auto", "async", "generational"], workers: WorkersConfig, store: Store) -> Mode:
@@ -41,39 +35,18 @@ def settle_mode(asked: Literal["auto", "async", "generational"], workers: Worker
     return mode
 
 
-def run_in(
-    mode: Mode,
-    name: str,
-    problem: ArchitectureProblem,
-    algorithm: Algorithm,
-    population: int,
-    pool: Pool,
-    store: Store,
-    budget: int,
-    known: MutableMapping[Genotype, Evaluation],
-    on_evaluation: OnEvaluation,
-    limits: Limits | None = None,
-    start: Start = COLD,
-) -> Ending:
+def run_in(mode: Mode, name: str, quest: Quest[Store], algorithm: Algorithm, population: int) -> Ending:
     """Search in a mode, and return how it ended.
 
     Args:
         mode: Asynchronous or by generations.
         name: Row of ``ALGORITHMS`` that the algorithm is of.
-        problem: As of :func:`nas.loop.run_search`, like all that follow.
+        quest: What to search.
         algorithm: Set up and not yet asked.
         population: Architectures of a generation.
-        pool: Scores architectures.
-        store: Study.
-        budget: Evaluations in all.
-        known: Results of other studies.
-        on_evaluation: Called with every result.
-        limits: What ends it before.
-        start: What it begins with.
     """
     if mode == "generational":
-        return run_search(problem, algorithm, pool, store, budget, known, on_evaluation, limits, start)
+        return run_search(quest, algorithm)
     together = 1 if ALGORITHMS[name].steady else population
-    begun = {result.architecture: result for result in start.results}
-    conversation = Conversation(problem, algorithm, population, together, begun)
-    return run_asynchronous(problem, conversation, pool, store, budget, known, on_evaluation, limits, start)
+    begun = {result.architecture: result for result in quest.start.results}
+    return run_asynchronous(quest, Conversation(quest.problem, algorithm, population, together, begun))

@@ -20,7 +20,7 @@ from nas.durable import Backlog
 from nas.evaluation import Evaluation
 from nas.folder import create_folder, read_run
 from nas.interrupt import drained
-from nas.loop import evaluate
+from nas.loop import Quest, evaluate
 from nas.modes import run_in, settle_mode
 from nas.problem import ArchitectureProblem
 from nas.progress import Reporter, Silent
@@ -204,8 +204,8 @@ def _search(prepared: Prepared, stores: Mapping[str, Store], pool: Pool, reporte
         reporter.start("random", spent, objectives)
         algorithm = build_algorithm("random", problem, config.search.population, _seed(config, 1))
         known = reference.known | found.known | random.known
-        population, heard = config.search.population, reporter.evaluated
-        run_in(mode, "random", problem, algorithm, population, pool, random, spent, known, heard)
+        quest = Quest(problem, pool, random, spent, known, reporter.evaluated)
+        run_in(mode, "random", quest, algorithm, config.search.population)
 
     if source.tested:
         front = _front(found, problem)
@@ -239,8 +239,8 @@ def _find(
     planned = study.user_attrs.get(PLANNED, search.evaluations)
     study.set_user_attr(PLANNED, planned)
     algorithm = build_algorithm(search.algorithm, problem, population, seed, planned, start.results, search.expand)
-    name, budget, heard = search.algorithm, search.evaluations, reporter.evaluated
-    ending = run_in(mode, name, problem, algorithm, population, pool, store, budget, known, heard, limits, start)
+    quest = Quest(problem, pool, store, search.evaluations, known, reporter.evaluated, limits, start)
+    ending = run_in(mode, search.algorithm, quest, algorithm, population)
     if algorithm.reranker is not None:
         study.set_user_attr(RERANKING, algorithm.reranker.log())
     study.set_user_attr(STOPPED, ending.reason)

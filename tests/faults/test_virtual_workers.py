@@ -9,6 +9,7 @@ import pytest
 from nas.algorithms import build_algorithm
 from nas.asynchronous import Conversation, run_asynchronous
 from nas.evaluation import Evaluation
+from nas.loop import Quest
 from nas.problem import ArchitectureProblem
 from spaces import load_space
 
@@ -108,7 +109,7 @@ def test_a_thousand_workers_are_kept_busy_and_nothing_is_lost_or_repeated(deaths
     problem, workers, diary = ArchitectureProblem(load_space("digits"), OBJECTIVES), Workers(1000, deaths), Diary()
     algorithm = build_algorithm("nsga2", problem, 20, 0, 2500, expand=1)
     conversation = Conversation(algorithm.problem, algorithm, 20, 1, {})
-    run_asynchronous(problem, conversation, workers, diary, 2500, {}, lambda _: None)
+    run_asynchronous(Quest(problem, workers, diary, 2500), conversation)
     assert workers.idle_before_the_end < 0.01
     counts = Counter(workers.begun)
     assert len(counts) == len(diary.known) == len(diary.after) == 2500

@@ -10,6 +10,7 @@ from nas.algorithms import ALGORITHMS, build_algorithm
 from nas.asynchronous import Conversation, run_asynchronous
 from nas.evaluation import Evaluation
 from nas.interrupt import DrainedPool
+from nas.loop import Quest
 from nas.problem import ArchitectureProblem
 from spaces import InputError, load_space
 
@@ -98,7 +99,7 @@ def searched(name, diary, pool, budget=120, expand=1, together=None):
     algorithm = build_algorithm(name, faced, 20, 5, budget, expand=expand)
     size = together or (1 if ALGORITHMS[name].steady else 20)
     conversation = Conversation(algorithm.problem, algorithm, 20, size, {})
-    return run_asynchronous(faced, conversation, pool, diary, budget, {}, lambda _: None)
+    return run_asynchronous(Quest(faced, pool, diary, budget), conversation)
 
 
 @pytest.mark.parametrize("name", STEADY)
@@ -163,7 +164,7 @@ def test_a_small_space_is_exhausted(space):
     faced, diary = ArchitectureProblem(space, OBJECTIVES), Diary()
     algorithm = build_algorithm("nsga2", faced, 20, 5, 1000, expand=1)
     conversation = Conversation(faced, algorithm, 20, 1, {})
-    ending = run_asynchronous(faced, conversation, VirtualPool(8), diary, 1000, {}, lambda _: None)
+    ending = run_asynchronous(Quest(faced, VirtualPool(8), diary, 1000), conversation)
     assert (ending.evaluations, ending.reason) == (space.size, "exhausted")
     assert len(diary.known) == space.size
 
@@ -172,7 +173,7 @@ def test_what_is_known_is_told_without_a_worker():
     known = {a: Evaluation(a, toy_metrics(a), 9.0) for a in load_space("digits") if a.embed_dim == 16}
     faced, diary, pool = problem(), Diary(), VirtualPool(8)
     algorithm = build_algorithm("nsga2", faced, 20, 5, 60, expand=1)
-    run_asynchronous(faced, Conversation(faced, algorithm, 20, 1, {}), pool, diary, 60, known, lambda _: None)
+    run_asynchronous(Quest(faced, pool, diary, 60, known), Conversation(faced, algorithm, 20, 1, {}))
     assert len(diary.known) == 60
     answered = [each for each in diary.known.values() if each.architecture in known]
     assert answered
@@ -189,8 +190,9 @@ def test_ctrl_c_keeps_what_is_being_scored_and_does_not_end_the_search_as_finish
 
     faced = problem()
     algorithm = build_algorithm("nsga2", faced, 20, 5, 120, expand=1)
+    quest = Quest(faced, pool, diary, 120, on_evaluation=stop_at_30)
     with pytest.raises(KeyboardInterrupt):
-        run_asynchronous(faced, Conversation(faced, algorithm, 20, 1, {}), pool, diary, 120, {}, stop_at_30)
+        run_asynchronous(quest, Conversation(faced, algorithm, 20, 1, {}))
     assert 30 < len(diary.known) <= 38  # those that were being scored
     searched("nsga2", diary, VirtualPool(8))
     assert len(diary.known) == 120
@@ -233,7 +235,7 @@ def test_a_limit_that_a_late_result_takes_back_ends_nothing():
         algorithm = build_algorithm("nsga2", faced, 20, 5, 120, expand=1)
         conversation = Conversation(faced, algorithm, 20, 1, {})
         limits = Lazy(40, again)
-        ending = run_asynchronous(faced, conversation, VirtualPool(8), diary, 120, {}, lambda _: None, limits)
+        ending = run_asynchronous(Quest(faced, VirtualPool(8), diary, 120, limits=limits), conversation)
         assert ending.evaluations in spent
         assert ending.reason == ("stall" if again > 100 else "evaluations")
         assert len(diary.known) == ending.evaluations
@@ -254,6 +256,6 @@ def test_what_died_between_its_proposal_and_its_answer_is_answered_and_not_score
     conversation = Conversation(faced, algorithm, 20, 1, {})
     kept = dict(list(diary.after.items()))
     diary.after = {each: after for each, after in kept.items() if after <= place}
-    run_asynchronous(faced, conversation, pool, diary, 60, known, lambda _: None)
+    run_asynchronous(Quest(faced, pool, diary, 60, known), conversation)
     assert diary.known[answered].seconds == 0
     assert pool.number < lost

@@ -17,7 +17,7 @@ from nas.admission import check_admission
 from nas.algorithms import build_algorithm
 from nas.backend import open_storage
 from nas.constraints import Constraint, parse_constraints, squash, total_violation, violations
-from nas.loop import run_search
+from nas.loop import Quest, run_search
 from nas.problem import ArchitectureProblem
 from nas.storage import Store
 from spaces import InputError, load_space
@@ -230,7 +230,7 @@ def test_nothing_is_scored_that_a_static_constraint_forbids(name, space, tmp_pat
     assert sum(map(problem.admits, space)) == 144
     store = Store(open_storage(tmp_path), "search", space, OBJECTIVES)
     pool = FakePool()
-    run_search(problem, build_algorithm(name, problem, 6, 1, expand=1), pool, store, 20, {}, lambda _: None)
+    run_search(Quest(problem, pool, store, 20), build_algorithm(name, problem, 6, 1, expand=1))
     assert len(pool.submitted) == len(store.results) == 20
     assert all(problem.admits(result.architecture) for result in store.results)
 
@@ -256,7 +256,7 @@ def test_what_is_proposed_against_a_static_constraint_is_recorded_and_not_scored
     problem = bounded(space, {"max_parameters": limit})
     store, pool = Store(open_storage(tmp_path), "search", space, OBJECTIVES), FakePool()
     algorithm = Everything(problem)
-    run_search(problem, algorithm, pool, store, space.size, {}, lambda _: None)
+    run_search(Quest(problem, pool, store, space.size), algorithm)
     assert {architecture for architecture, _ in pool.submitted} == set(filter(problem.admits, space))
     refused = [result for result in store.results if not problem.admits(result.architecture)]
     assert len(refused) == space.size / 2 == 40
@@ -272,7 +272,7 @@ def test_an_infeasible_result_is_told_as_such_and_the_search_moves_away_from_it(
     problem = bounded(space, {"max_energy_mj": limit})
     store = Store(open_storage(tmp_path), "search", space, OBJECTIVES)
     algorithm = build_algorithm("nsga2", problem, 10, 1, expand=1)
-    run_search(problem, algorithm, FakePool(evaluation), store, 100, {}, lambda _: None)
+    run_search(Quest(problem, FakePool(evaluation), store, 100), algorithm)
     kept = [problem.feasible(result.metrics) for result in store.results]
     assert sum(kept[:10]) < 8
     assert sum(kept[50:]) > 40
@@ -286,7 +286,7 @@ def test_a_space_that_constraints_make_small_is_searched_to_its_end(name, space,
     admitted = set(filter(problem.admits, few))
     store = Store(open_storage(tmp_path), "search", few, OBJECTIVES)
     pool = FakePool()
-    ending = run_search(problem, build_algorithm(name, problem, 6, 1, expand=1), pool, store, 100, {}, lambda _: None)
+    ending = run_search(Quest(problem, pool, store, 100), build_algorithm(name, problem, 6, 1, expand=1))
     assert 0 < ending.evaluations == len(admitted) < few.size
     assert ending.reason == "exhausted"
     assert {architecture for architecture, _ in pool.submitted} == admitted

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from nas.algorithms import build_algorithm
 from nas.backend import open_storage
 from nas.evaluation import Evaluation
-from nas.loop import evaluate, run_search
+from nas.loop import Quest, evaluate, run_search
 from nas.problem import ArchitectureProblem
 from nas.results import evaluations_frame
 from nas.storage import Store, read_trials
@@ -31,7 +31,7 @@ def searched(folder, space, pool, name="nsga2", study="search", budget=20, known
     algorithm = build_algorithm(name, problem, 6, seed, expand=1)
     listen = (lambda _: None) if heard is None else heard.append
     with pool:
-        ending = run_search(problem, algorithm, pool, store, budget, known or {}, listen)
+        ending = run_search(Quest(problem, pool, store, budget, known or {}, listen), algorithm)
     return ending.evaluations, store
 
 

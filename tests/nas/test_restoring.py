@@ -10,7 +10,7 @@ from nas.algorithms import build_algorithm
 from nas.asynchronous import Conversation, run_asynchronous
 from nas.durable import PENDING
 from nas.evaluation import Evaluation
-from nas.loop import run_search
+from nas.loop import Quest, run_search
 from nas.problem import ArchitectureProblem
 from nas.restoring import reconcile
 from nas.soundness import MODE, sound_trials
@@ -25,10 +25,11 @@ class KilledError(Exception):
 def searched(store, space, pool, listen=lambda _: None, budget=60, asynchronous=True):
     problem = ArchitectureProblem(space, OBJECTIVES)
     algorithm = build_algorithm("nsga2", problem, 10, 3, budget, expand=1)
+    quest = Quest(problem, pool, store, budget, on_evaluation=listen)
     if asynchronous:
         conversation = Conversation(problem, algorithm, 10, 1, {})
-        return run_asynchronous(problem, conversation, pool, store, budget, {}, listen)
-    return run_search(problem, algorithm, pool, store, budget, {}, listen)
+        return run_asynchronous(quest, conversation)
+    return run_search(quest, algorithm)
 
 
 def stop_after(results, act=lambda: None):

@@ -9,7 +9,7 @@ from nas.algorithms import build_algorithm
 from nas.constraints import parse_constraints
 from nas.contest import MemoryRecord
 from nas.evaluation import Evaluation
-from nas.loop import run_search
+from nas.loop import Quest, run_search
 from nas.problem import ArchitectureProblem
 from nas.start import Start, best_first
 
@@ -63,7 +63,7 @@ def searched(name, space, taken, population, objectives=2, budget=40, constraint
 
     algorithm.ask = asking
     pool = FakePool(third_failing)
-    ending = run_search(problem, algorithm, pool, record, budget, {}, lambda _: None, None, Start(tuple(taken), 0))
+    ending = run_search(Quest(problem, pool, record, budget, start=Start(tuple(taken), 0)), algorithm)
     assert len(pool.submitted) == len(set(record.proposed)) == len(record.proposed) == ending.evaluations
     every = [architecture for generation in asked for architecture in generation]
     later = every if name == "random" else every[len(asked[0]) :]

@@ -11,7 +11,7 @@ import nas
 from nas.algorithms import build_algorithm
 from nas.constraints import parse_constraints
 from nas.evaluation import Evaluation
-from nas.loop import run_search
+from nas.loop import Quest, run_search
 from nas.problem import ArchitectureProblem
 from nas.report import REPORT
 from nas.stopping import TOLERANCE, Clock, Limits, Stall
@@ -37,7 +37,7 @@ def searched(store, space, pool, time, budget=60, seconds=None, stall=None):
     limits = Limits(clock, Stall(problem, REFERENCE), seconds, stall)
     algorithm = build_algorithm("nsga2", problem, 6, 1, expand=1)
     with pool:
-        ending = run_search(problem, algorithm, pool, store, budget, {}, lambda _: None, limits)
+        ending = run_search(Quest(problem, pool, store, budget, limits=limits), algorithm)
     return ending
 
 
