@@ -25,6 +25,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas.backend import TROUBLES, Storage
+from nas.durable import Alone, Leads
 from nas.folder import hold
 from nas.storage import read_trials
 from spaces import InputError
@@ -193,6 +194,11 @@ class Lead:
                 f"of for {EXPIRY:.0f} seconds; let that one finish"
             )
 
+    def confirm(self) -> None:
+        """Raise InputError as :meth:`check` does, after a look at the store, which may have been away."""
+        self.sign()
+        self.check()
+
     def begin(self) -> None:
         """Take the lead.
 
@@ -267,7 +273,7 @@ def _driver(trial: FrozenTrial) -> Driver | None:
 
 
 @contextmanager
-def lead(storage: Storage) -> Iterator[Callable[[], None]]:
+def lead(storage: Storage) -> Iterator[Leads]:
     """Lead a run inside the block, and yield what raises InputError once another driver has taken over.
 
     Only a store that others can reach from elsewhere needs it; the folder guards its own.
@@ -276,12 +282,12 @@ def lead(storage: Storage) -> Iterator[Callable[[], None]]:
         InputError: If another driver leads.
     """
     if not storage.prefix:
-        yield lambda: None
+        yield Alone()
         return
     mine = Lead(storage)
     mine.begin()
     try:
         with _signing(mine.sign):
-            yield mine.check
+            yield mine
     finally:
         mine.end()

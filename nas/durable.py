@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from nas.backend import TROUBLES, Storage, unreachable
 from nas.restoring import reconcile
@@ -31,6 +31,27 @@ _RESERVED = 1 << 20
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0
 
 
+class Leads(Protocol):
+    """That this process leads a run."""
+
+    def check(self) -> None:
+        """Raise InputError if another driver is known to have taken over."""
+        ...
+
+    def confirm(self) -> None:
+        """Raise InputError if another driver has taken over, after a look at the store."""
+        ...
+
+
+class Alone:
+    """That nobody else can lead a run, as its folder is held."""
+
+    def check(self) -> None:
+        """Never raise anything."""
+
+    confirm = check
+
+
 class Backlog:
     """What waits to be written to the studies of a run, as a context manager that keeps some room on the disk.
 
@@ -39,7 +60,7 @@ class Backlog:
         storage: Storage of the run.
         patience: Seconds that the store may be away for.
         say: Tells what happens.
-        check: Raises if this process must write no more.
+        lead: Raises if this process must write no more.
         now: Seconds since any moment.
         sleep: Waits so many seconds.
     """
@@ -50,13 +71,13 @@ class Backlog:
         storage: Storage,
         patience: float,
         say: Callable[[str], None],
-        check: Callable[[], None] = lambda: None,
+        lead: Leads | None = None,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._path, self._reserve = folder / PENDING, folder / RESERVE
         self._storage, self._patience, self._say = storage, patience, say
-        self._check, self._now, self._sleep = check, now, sleep
+        self._lead, self._now, self._sleep = lead or Alone(), now, sleep
         self._queue: deque[tuple[Store, Write]] = deque()
         self._since, self._next, self._pause = 0.0, 0.0, _FIRST_PAUSE
         self._reason = ""
@@ -75,7 +96,7 @@ class Backlog:
         self._give_up_reserve()
         if self._queue:
             try:
-                self._check()
+                self._lead.confirm()
             except InputError:  # who leads now has scored what waits here anew
                 self._forget()
                 self._say(f"{len(self._queue)} writes are dropped, as another driver leads the run")
@@ -155,7 +176,7 @@ class Backlog:
         Raises:
             InputError: If the store stays away for longer than there is patience, or is damaged.
         """
-        self._check()
+        self._lead.check()
         if not self._queue:
             try:
                 store.apply(write)
@@ -206,11 +227,12 @@ class Backlog:
 
     def _write_all(self) -> bool:
         """Write what waits, in its order, as far as that is possible, and return whether nothing waits any more."""
-        self._check()
+        self._lead.check()
         count = len(self._queue)
         try:
             for store in dict.fromkeys(store for store, _ in self._queue):
                 store.look()
+            self._lead.confirm()  # another one may have taken over while it was away
             while self._queue:
                 store, write = self._queue[0]
                 store.apply(write)

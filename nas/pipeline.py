@@ -164,7 +164,7 @@ def search(
 def _run(prepared: Prepared, reporter: Reporter) -> Run:
     config, folder, source = prepared.config, prepared.folder, prepared.source
     storage = begin_run_storage(folder, prepared.storage)  # before training: a damaged one is found at once
-    with lead(storage) as check, Backlog(folder, storage, config.storage_patience, reporter.say, check) as backlog:
+    with lead(storage) as mine, Backlog(folder, storage, config.storage_patience, reporter.say, mine) as backlog:
         stores = {name: Store(storage, name, source.space, source.objectives, backlog.put) for name in STUDIES}
         backlog.restore(stores)
         job = source.job(folder, stores["search"], reporter)

@@ -9,7 +9,9 @@ import time
 from dataclasses import replace
 
 import pytest
+from fakes import OBJECTIVES, evaluation
 from postgres import PASSWORD
+from test_durable import Line
 from test_shared_stores import same
 from test_table_runs import write_run
 
@@ -18,6 +20,8 @@ from nas import drivers
 from nas.address import parse_address
 from nas.backend import open_storage
 from nas.drivers import HOLDER, Driver, Lead, hold_folder, lead, read_holder
+from nas.durable import PENDING, Backlog
+from nas.storage import Store, read_trials
 from spaces import InputError
 
 KINDS = ["sqlite", "journal", "postgres"]
@@ -90,8 +94,8 @@ def test_the_second_driver_of_a_shared_store_is_refused_with_who_is_first(kind, 
         for _ in range(2):
             with pytest.raises(InputError, match=rf"one driver at a time works on a run, but {WHO} is at work"):
                 Lead(opened(kind)).begin()
-    with lead(opened(kind)) as check:
-        check()
+    with lead(opened(kind)) as mine:
+        mine.check()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -99,8 +103,8 @@ def test_a_killed_driver_of_this_machine_is_replaced_at_once(kind, opened, monke
     with monkeypatch.context() as patch:
         pretend(patch, pid=dead_pid())
         Lead(opened(kind)).begin()
-    with lead(opened(kind)) as check:
-        check()
+    with lead(opened(kind)) as mine:
+        mine.check()
 
 
 def test_a_driver_of_another_machine_is_replaced_once_it_is_silent_for_long(opened, monkeypatch):
@@ -145,6 +149,38 @@ def test_a_store_that_is_away_takes_no_lead_away(opened, monkeypatch):
     monkeypatch.setattr(mine._storage.backend, "set_trial_user_attr", away)
     assert mine.sign()
     mine.check()
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["goes on", "ends"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_driver_whose_store_comes_back_under_another_one_writes_nothing(
+    kind, ended, opened, monkeypatch, tmp_path, space
+):
+    """It asks at once: until its next sign of life it could spoil what the other one has written."""
+    monkeypatch.setattr(drivers, "BEAT", 0.01)
+    with monkeypatch.context() as patch:
+        pretend(patch, host="elsewhere", pid=dead_pid())
+        old = Lead(opened(kind))
+        old.begin()
+    storage, now, said = opened(kind), [0.0], []
+    backlog = Backlog(tmp_path, storage, 100.0, said.append, old, lambda: now[0])
+    store = Store(storage, "search", space, OBJECTIVES, backlog.put)
+    store._storage = Line(store._storage)
+    store._storage.cut = True
+    store.open(space.smallest(), 1)
+    monkeypatch.setattr(drivers, "EXPIRY", 0.0)
+    Lead(opened(kind)).begin()
+    store._storage.cut = False
+    if ended:
+        with backlog:
+            pass
+        assert said[-1] == "1 writes are dropped, as another driver leads the run"
+        assert not (tmp_path / PENDING).exists()
+    else:
+        now[0] = 20.0
+        with pytest.raises(InputError, match="another driver has taken over the run"):
+            store.close(evaluation(space.smallest()))
+    assert read_trials(opened(kind), "search") == []
 
 
 @pytest.mark.slow
