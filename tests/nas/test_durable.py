@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from fakes import OBJECTIVES, evaluation, half_failing
@@ -253,44 +252,6 @@ def test_a_result_that_another_driver_has_written_stays(tmp_path, space, archite
     one.close(evaluation(architectures[0]))
     two.close(Evaluation(architectures[0], {}, 1.0, "RuntimeError: late"))
     assert reopened(tmp_path, space).results == [evaluation(architectures[0])]
-
-
-@pytest.mark.parametrize("allowed", [False, True])
-def test_a_file_that_cannot_be_removed_is_emptied_or_named(
-    kept, architectures, space, tmp_path, monkeypatch, allowed
-):
-    def refuse(*_, **__):
-        raise PermissionError(13, "Permission denied")
-
-    kept.line.cut = True
-    fill(kept.store, architectures)
-    kept.line.cut = False
-    monkeypatch.setattr(Path, "unlink", refuse)
-    if not allowed:
-        monkeypatch.setattr(os, "truncate", refuse)
-    again = Kept(tmp_path, space)
-    with contextlib.nullcontext() if allowed else pytest.raises(InputError, match=r"pending\.jsonl must be removed"):
-        again.backlog.restore({"search": again.store})
-    assert table(reopened(tmp_path, space)) == table(kept.store)
-    with kept.backlog:
-        kept.backlog.settle()
-    assert len(kept.backlog) == 0
-    assert any("cannot be removed" in line for line in kept.said) != allowed
-    if allowed:
-        assert (tmp_path / PENDING).read_bytes() == b""
-
-
-def test_a_line_that_could_be_neither_finished_nor_cut_is_cut_before_the_next_one(
-    kept, architectures, space, tmp_path, monkeypatch
-):
-    kept.line.cut = True
-    fill(kept.store, architectures[:2])
-    with (tmp_path / PENDING).open("ab") as file:
-        file.write(b'{"study": "search", "do": "clo')
-    fill(kept.store, architectures[2:])
-    again = Kept(tmp_path, space)
-    again.backlog.restore({"search": again.store})
-    assert table(again.store) == table(kept.store) == table(reopened(tmp_path, space))
 
 
 @pytest.mark.parametrize(

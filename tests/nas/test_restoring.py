@@ -1,10 +1,14 @@
 """What a driver could not write, and where it belongs once another driver has gone on with its run."""
 
+import contextlib
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from fakes import OBJECTIVES, FakePool, evaluation, half_failing
 from test_asynchronous import VirtualPool
-from test_durable import Kept, reopened
+from test_durable import Kept, fill, reopened, table
 
 from nas.algorithms import build_algorithm
 from nas.asynchronous import Conversation, run_asynchronous
@@ -16,6 +20,7 @@ from nas.restoring import reconcile
 from nas.soundness import MODE, sound_trials
 from nas.stopping import SECONDS
 from nas.storage import Write
+from spaces import InputError
 
 
 class KilledError(Exception):
@@ -147,3 +152,42 @@ def test_a_run_stays_as_it_was_begun(store):
     assert fitting(store, [Write("search", "note", {MODE: "async"}), time]) == ([], 2)
     same = [Write("search", "note", {MODE: "generational"}), time]
     assert fitting(store, same) == (same, 0)
+
+
+# The file
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_file_that_cannot_be_removed_is_emptied_or_named(space, tmp_path, monkeypatch, allowed):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    kept, architectures = Kept(tmp_path, space), list(space)[:8]
+    kept.line.cut = True
+    fill(kept.store, architectures)
+    kept.line.cut = False
+    monkeypatch.setattr(Path, "unlink", refuse)
+    if not allowed:
+        monkeypatch.setattr(os, "truncate", refuse)
+    again = Kept(tmp_path, space)
+    with contextlib.nullcontext() if allowed else pytest.raises(InputError, match=r"pending\.jsonl must be removed"):
+        again.backlog.restore({"search": again.store})
+    assert table(reopened(tmp_path, space)) == table(kept.store)
+    with kept.backlog:
+        kept.backlog.settle()
+    assert len(kept.backlog) == 0
+    assert any("cannot be removed" in line for line in kept.said) != allowed
+    if allowed:
+        assert (tmp_path / PENDING).read_bytes() == b""
+
+
+def test_a_line_that_could_be_neither_finished_nor_cut_is_cut_before_the_next_one(space, tmp_path):
+    kept, architectures = Kept(tmp_path, space), list(space)[:8]
+    kept.line.cut = True
+    fill(kept.store, architectures[:2])
+    with (tmp_path / PENDING).open("ab") as file:
+        file.write(b'{"study": "search", "do": "clo')
+    fill(kept.store, architectures[2:])
+    again = Kept(tmp_path, space)
+    again.backlog.restore({"search": again.store})
+    assert table(again.store) == table(kept.store) == table(reopened(tmp_path, space))

@@ -105,7 +105,7 @@ def test_a_run_at_work_is_seen_and_once_it_stopped_says_how_it_goes_on(ending, r
 
 @pytest.mark.parametrize("kind", ["journal", "sqlite"])
 def test_a_run_that_a_copy_of_its_folder_leads_in_a_shared_store_is_at_work(kind, tmp_path):
-    address = {"journal": "journal:all.log", "sqlite": f"sqlite:///{tmp_path / 'all.db'}"}[kind]
+    address = {"journal": f"journal:{tmp_path / 'all.log'}", "sqlite": f"sqlite:///{tmp_path / 'all.db'}"}[kind]
     recipe = write_run(tmp_path)
     nas.search(recipe, tmp_path / "run", run={"storage": address}, search={"evaluations": 4})
     copy = shutil.copytree(tmp_path / "run", tmp_path / "copy")
