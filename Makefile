@@ -29,8 +29,9 @@ $(VENV)/installed-dev: $(VENV)/installed
 search: $(VENV)/installed
 	$(BIN)/nas search digits
 
+# Two processes, each with whole files; one thread each, as they share the cores.
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # PostgreSQL's server is Debian's, where that can be had; its tests say that they are skipped where not.
 .PHONY: postgres
@@ -41,7 +42,7 @@ postgres:
 	|| echo "PostgreSQL could not be installed; its tests will be skipped"
 
 test-all: $(VENV)/installed-dev postgres
-	$(BIN)/python -m pytest -m "slow or not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow"
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -38,11 +38,14 @@ STORES = ("none", "journal", "sqlite")
 class Formula:
     """Scores by a formula in which size buys accuracy and costs energy."""
 
-    def score_together(self, architectures: Sequence[Architecture], _: SplitName = "validation") -> Iterator[Evaluation]:
+    def score_together(
+        self, architectures: Sequence[Architecture], _: SplitName = "validation"
+    ) -> Iterator[Evaluation]:
         """Yield the evaluations of architectures."""
         for architecture in architectures:
-            spoilt = np.mean([abs(layer.v_threshold - 1.2) + abs(layer.tau - 2.0) / 2 for layer in architecture.layers])
-            size = architecture.embed_dim * architecture.timesteps * sum(1 + l.mlp_ratio for l in architecture.layers)
+            layers = architecture.layers
+            spoilt = np.mean([abs(layer.v_threshold - 1.2) + abs(layer.tau - 2.0) / 2 for layer in layers])
+            size = architecture.embed_dim * architecture.timesteps * sum(1 + layer.mlp_ratio for layer in layers)
             metrics = {"accuracy": size / (size + 2000) * float(np.exp(-spoilt)), "energy_mj": size * 1e-5}
             yield Evaluation(architecture, metrics, 1.0)
 

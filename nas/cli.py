@@ -23,6 +23,7 @@ from nas.options import (
     ExpandOption,
     FitnessOption,
     FormatOption,
+    JoinOption,
     ModeOption,
     OutOption,
     PoolOption,
@@ -202,6 +203,7 @@ def search(
     address: AddressOption = None,
     timeout: TimeoutOption = None,
     storage: StorageOption = None,
+    join: JoinOption = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Run a recipe to its report, or finish a run that was interrupted."""
@@ -221,7 +223,7 @@ def search(
         redirect_stdout(sys.stderr),
     ):  # Ray speaks on standard output, which is for the result
         top = given(seed=seed, storage=storage)
-        run = pipeline.search(config, out, data_dir, bars, run=top, search=changed, workers=scoring)
+        run = pipeline.search(config, out, data_dir, bars, join, run=top, search=changed, workers=scoring)
     _print_front(run, output)
     if output is Format.TABLE:
         line = f"hypervolume {run.hypervolume():.4f}"

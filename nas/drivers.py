@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas.backend import TROUBLES, Storage
 from nas.durable import Alone, Leads
-from nas.folder import hold
+from nas.folder import HeldError, hold
 from nas.storage import read_trials
 from spaces import InputError
 from supernet.checkpoint import write_atomically
@@ -118,7 +118,7 @@ def hold_folder(folder: Path) -> Iterator[None]:
     """Keep other processes from writing a run folder inside the block, and tell them who does.
 
     Raises:
-        InputError: If another process holds the folder; says which.
+        HeldError: If another process holds the folder; says which.
     """
     me, path = Driver.here(), folder / HOLDER
     with _explained(path), hold(folder):
@@ -130,7 +130,7 @@ def hold_folder(folder: Path) -> Iterator[None]:
 
         sign()
         try:
-            with _signing(sign):
+            with signing(sign):
                 yield
         finally:
             path.unlink(missing_ok=True)
@@ -141,11 +141,9 @@ def _explained(path: Path) -> Iterator[None]:
     """Add who holds a folder to the refusal of those that come second."""
     try:
         yield
-    except InputError as error:
-        if not str(error).startswith("one process at a time"):
-            raise
+    except HeldError as error:
         holder = read_holder(path.parent)
-        raise InputError(f"{error} ({holder})" if holder else str(error)) from None
+        raise HeldError(f"{error} ({holder})" if holder else str(error)) from None
 
 
 def read_holder(folder: Path) -> Driver | None:
@@ -157,7 +155,7 @@ def read_holder(folder: Path) -> Driver | None:
 
 
 @contextmanager
-def _signing(sign: Callable[[], bool]) -> Iterator[None]:
+def signing(sign: Callable[[], bool]) -> Iterator[None]:
     """Give signs of life inside the block, until one is not wanted any more."""
     ended = threading.Event()
 
@@ -203,7 +201,7 @@ class Lead:
         """Take the lead.
 
         Raises:
-            InputError: If another driver has it; says which.
+            HeldError: If another driver has it; says which.
         """
         backend = self._storage.backend
         with self._storage.sound():
@@ -216,7 +214,7 @@ class Lead:
         if other is not None:
             self.end()
             left = max(EXPIRY - other.silent, 0.0)
-            raise InputError(
+            raise HeldError(
                 f"one driver at a time works on a run, but {other} is at work in {self._storage.address}; wait for "
                 f"it or stop it; if it is dead, the run is free in {left:.0f} seconds"
             )
@@ -287,7 +285,7 @@ def lead(storage: Storage) -> Iterator[Leads]:
     mine = Lead(storage)
     mine.begin()
     try:
-        with _signing(mine.sign):
+        with signing(mine.sign):
             yield mine
     finally:
         mine.end()

@@ -119,20 +119,24 @@ def create_folder(
     return values
 
 
+class HeldError(InputError):
+    """Another process works on a run."""
+
+
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
     """Keep other processes from writing a run folder inside the block; the kernel frees it if this one dies.
 
     Raises:
-        InputError: If another process holds the folder.
+        HeldError: If another process holds the folder.
     """
     with (folder / _LOCK).open("w") as lock:
         deadline = time.monotonic() + _GLANCE
         while not _locks(lock, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
-                raise InputError(
-                    f"one process at a time writes a run, but another one is at work in {folder}; wait for it or "
-                    "stop it"
+                raise HeldError(
+                    f"one process at a time writes a run, but another one is at work in {folder}; wait for it, stop "
+                    "it, or share its search with `nas search --join`"
                 )
             time.sleep(_GLANCE / 20)
         yield

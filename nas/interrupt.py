@@ -29,6 +29,11 @@ class DrainedPool:
         self._ending = True
         self._pool.withdraw()
 
+    @property
+    def ending(self) -> bool:
+        """Whether it is to end."""
+        return self._ending
+
     def submit(self, architecture: Genotype, split: SplitName = "validation") -> None:
         """Hand in an architecture.
 

@@ -70,6 +70,12 @@ StorageOption = Annotated[
 ]
 
 
+JoinOption = Annotated[
+    bool,
+    typer.Option("--join", help="Share the work of a process that is at the run, and lead it once that is gone."),
+]
+
+
 def given(**values: Any) -> dict[str, Any]:
     """Return the options that were given."""
     return {name: value for name, value in values.items() if value is not None}

@@ -18,8 +18,10 @@ from nas.constraints import parse_constraints
 from nas.drivers import hold_folder, lead
 from nas.durable import Backlog
 from nas.evaluation import Evaluation
-from nas.folder import create_folder, read_run
+from nas.folder import HeldError, create_folder, read_run
+from nas.helping import help_out, wait_for_leader
 from nas.interrupt import drained
+from nas.joining import shared
 from nas.loop import Quest, evaluate
 from nas.modes import run_in, settle_mode
 from nas.problem import ArchitectureProblem
@@ -139,6 +141,7 @@ def search(
     out: str | Path | None = None,
     data_dir: str | Path | None = None,
     reporter: Reporter | None = None,
+    join: bool = False,
     **changes: dict[str, Any],
 ) -> Run:
     """Run a recipe to its report, or finish a run that was interrupted, and return it.
@@ -151,14 +154,33 @@ def search(
         out: Run folder, ``runs/<name>`` by default.
         data_dir: Folder of images and tables; else ``SPIKEFRONT_DATA``, else a download of the images.
         reporter: Hears of the progress; nobody by default.
+        join: Whether to share the work of a process that is at the run, and to lead it once that is gone; else a
+            run has one process at a time.
         **changes: Keys to change by table, as in ``search={"evaluations": 400}``; ``run`` for top-level keys.
 
     Raises:
         InputError: If recipe, data or folder are not right; nothing is overwritten.
+        HeldError: If another process is at the run; an InputError.
     """
-    prepared = prepare(recipe, out, data_dir, changes)
-    with hold_folder(prepared.folder):
-        return _run(prepared, reporter or Silent())
+    prepared, reporter = prepare(recipe, out, data_dir, changes), reporter or Silent()
+    while True:
+        try:
+            with hold_folder(prepared.folder):
+                return _run(prepared, reporter)
+        except HeldError:
+            if not join:
+                raise
+            _help(prepared, reporter)
+
+
+def _help(prepared: Prepared, reporter: Reporter) -> None:
+    """Share the work of the process that is at a run, as long as it is."""
+    config, folder, source = prepared.config, prepared.folder, prepared.source
+    token = wait_for_leader(folder, reporter)
+    if token is not None:
+        reporter.start("shared", config.search.evaluations, source.objectives)
+        count = help_out(folder, token, source.trained_job(folder), config.workers, source.space, reporter)
+        reporter.say(f"scored {count} architectures for another process, which is done or gone")
 
 
 def _run(prepared: Prepared, reporter: Reporter) -> Run:
@@ -168,7 +190,11 @@ def _run(prepared: Prepared, reporter: Reporter) -> Run:
         stores = {name: Store(storage, name, source.space, source.objectives, backlog.put) for name in STUDIES}
         backlog.restore(stores)
         job = source.job(folder, stores["search"], reporter)
-        with open_pool(config.workers, job, reporter.say) as workers, drained(workers, reporter.say) as pool:
+        with (
+            open_pool(config.workers, job, reporter.say) as workers,
+            shared(workers, folder, source.space, reporter.say) as all_workers,
+            drained(all_workers, reporter.say) as pool,
+        ):
             _search(prepared, stores, pool, reporter)
         backlog.settle()
     run = Run(folder, prepared.storage)

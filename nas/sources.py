@@ -57,6 +57,10 @@ class ScoreSource(Protocol):
         """
         ...
 
+    def trained_job(self, folder: Path, /) -> Job:
+        """Return what workers need, where any training is done, and write nothing."""
+        ...
+
     def reference_point(self, score: Callable[[Genotype], Evaluation], reporter: Reporter, /) -> dict[str, float]:
         """Return the worst value of each objective that counts, where the recipe gives none.
 

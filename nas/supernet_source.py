@@ -98,9 +98,8 @@ class SupernetSource:
         """Let several processes train what is not trained yet; the folder then has the whole training."""
         from nas.distributed import TrainJob, train_together  # noqa: PLC0415  # starts no Ray where it is not needed
 
-        config, skeleton, largest = self.config, self.space.skeleton, supernet.architecture
-        identity = Checkpoint(config.seed, self.data.name, config.training, largest, skeleton, self.space)
-        if load_checkpoint(folder, identity, supernet).complete:
+        config = self.config
+        if load_checkpoint(folder, self._identity(supernet), supernet).complete:
             return
         data = replace(self.data, validation=self.data.validation.head(0), test=self.data.test.head(0))
         job = TrainJob(
@@ -118,7 +117,26 @@ class SupernetSource:
         """Train the supernet, or finish its training, and return what workers need to score its subnets."""
         supernet = self.train(folder, reporter)
         _bind(results, folder)
+        return self._job_of(supernet)
+
+    def trained_job(self, folder: Path) -> ScoringJob:
+        """Return what workers need to score subnets of a supernet that is trained, and write nothing.
+
+        Raises:
+            InputError: If it is not.
+        """
+        config = self.config
+        supernet = build_supernet(self.space, config.seed, config.executor)
+        if not load_checkpoint(folder, self._identity(supernet), supernet).complete:
+            raise InputError(f"the supernet in {folder} must be trained to its end; `nas train` finishes it")
+        return self._job_of(supernet.to(resolve_device(config.device, config.executor)))
+
+    def _job_of(self, supernet: Spikformer) -> ScoringJob:
         return build_job(self.config, self.data, supernet, _parse(self.energy_tables))
+
+    def _identity(self, supernet: Spikformer) -> Checkpoint:
+        config, largest = self.config, supernet.architecture
+        return Checkpoint(config.seed, self.data.name, config.training, largest, supernet.skeleton, self.space)
 
     def reference_point(self, score: Callable[[Genotype], Evaluation], reporter: Reporter) -> dict[str, float]:
         """Return 0 for objectives to maximise, and the largest architecture's value for those to minimise."""

@@ -144,6 +144,10 @@ class TableSource:
         """Return what workers need to answer from the table."""
         return self.answers()
 
+    def trained_job(self, _folder: Path) -> TableJob:
+        """Return what workers need to answer from the table."""
+        return self.answers()
+
     def answers(self) -> TableJob:
         """Return what answers from the table."""
         config, chosen = self.config, self.config.lookup

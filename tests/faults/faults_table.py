@@ -55,6 +55,7 @@ def every(folder, server, runs, kills, seconds):
         found.append(of(scenarios.interrupts, "interrupts", mode, 2))
         found.append(of(scenarios.full_disk, "disk", mode))
         found.append(of(scenarios.second_driver, "second", mode))
+        found += [of(scenarios.joined, "joined", mode, dies=dies) for dies in (None, "other", "leader")]
         if server is not None:
             away = partial(of, scenarios.outage, "away", server, mode, password=PASSWORD)
             found += [away(seconds=seconds), away(killed=True)]

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 import ray.cluster_utils
-from bench import STUDIES, Bench, judge, kill_at_random, survivors, wait_until
+from bench import PATIENCE, STUDIES, Bench, judge, kill_at_random, survivors, wait_until
 from fault_evaluator import KINDS, fault
 
 import nas
@@ -295,3 +295,27 @@ def second_driver(folder, references, mode, workers=None):
     verdict.wrong += [f"exit codes {code}, {second}"] * ((code, second) != (0, 2))
     verdict.wrong += ["the refusal does not say who holds the run"] * (not holder)
     return Row("second driver", mode, named(bench), 1, 1, [verdict], seconds_since(began), "refused, says by whom")
+
+
+def joined(folder, references, mode, workers=None, dies=None):
+    """Start the same search twice, the second time with ``--join``; the one that leads, or the other one, may die."""
+    began = time.monotonic()
+    bench = Bench(folder / f"joined-{mode}-{dies}", mode=mode, workers=workers, evaluations=60, seconds=0.1)
+    with bench.driver() as leader:
+        wait_until(lambda: bench.begun() >= 3, leader)
+        with bench.driver("--join") as other:
+            wait_until(lambda: bench.calls()["process"].nunique() >= 2, other)
+            before = bench.begun()
+            if dies is not None:
+                wait_until(lambda: bench.begun() - before >= 10)
+                (leader if dies == "leader" else other).kill()
+            codes = [leader.wait(PATIENCE), other.wait(PATIENCE)]
+    expected = {None: [0, 0], "leader": [-signal.SIGKILL, 0], "other": [0, -signal.SIGKILL]}[dies]
+    verdict = judge(bench, (), references.of(bench))
+    calls = bench.calls()
+    shares = calls[calls["event"] == "begin"].groupby("process").size().sort_values()
+    verdict.wrong += [f"exit codes {codes}"] * (codes != expected)
+    verdict.wrong += ["the work was not shared"] * int(dies is None and shares.iloc[0] < shares.sum() / 5)
+    names = {None: "second driver with --join", "leader": "its leader killed", "other": "it is killed"}
+    note = f"{' and '.join(map(str, shares))} evaluations"
+    return Row(names[dies], mode, named(bench), 1, 1, [verdict], seconds_since(began), note)

@@ -69,7 +69,7 @@ def test_a_folder_says_who_holds_it(tmp_path):
 def test_a_damaged_file_of_the_holder_only_names_nobody(text, tmp_path):
     with hold_folder(tmp_path):
         (tmp_path / HOLDER).write_text(text)
-        with pytest.raises(InputError, match=r"wait for it or stop it$"), hold_folder(tmp_path):
+        with pytest.raises(InputError, match=r"share its search with `nas search --join`$"), hold_folder(tmp_path):
             pass
 
 

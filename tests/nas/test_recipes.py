@@ -297,7 +297,7 @@ def test_changed_returns_another_recipe_and_leaves_the_first_alone(load):
             {"training": {"warmup_epochs": 7.0}},
             "training.warmup_epochs must be 0 or more and .*, got 7.0",
         ),
-        ({"workers": {"pool": object()}}, "values must be texts, finite numbers, booleans, lists or tables"),
+        ({"workers": {"pool": 1j}}, "values must be texts, finite numbers, booleans, lists or tables"),
         ({"serach": {"evaluations": 5}}, "serach"),
         ({"search": [5]}, r"recipe 'tiny' with changes: search must be a table, got \[5\]"),
         ({"run": None}, "recipe 'tiny' with changes: run must be a table, got None"),

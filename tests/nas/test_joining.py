@@ -1,0 +1,368 @@
+"""Drivers that join a run: what they are handed, what becomes of it when they go, and what they do themselves."""
+
+import json
+import os
+import signal
+import threading
+import time
+from dataclasses import asdict
+
+import pytest
+from fakes import Listener, evaluation, half_failing
+from test_table_runs import write_run
+
+import nas
+from nas.config import load_recipe
+from nas.drivers import Driver, hold_folder
+from nas.folder import HeldError
+from nas.helping import help_out, wait_for_leader
+from nas.joining import HELLO, JOINED, LEADER, SharedPool, parse_task, shared
+from nas.pipeline import prepare
+from nas.sections import WorkersConfig
+from nas.workers import NothingToComeError
+from spaces import InputError
+
+
+class OnePerson:
+    """A pool with one worker that scores when it is asked for a result, or never."""
+
+    def __init__(self, works=True):
+        self.waiting, self.works, self.idle_share = [], works, 0.25
+
+    def submit(self, architecture, split="validation"):
+        self.waiting.append(architecture)
+
+    def collect(self):
+        if not self.waiting:
+            raise NothingToComeError
+        return half_failing(self.waiting.pop(0))
+
+    @property
+    def hungry(self):
+        return not self.waiting
+
+    def withdraw(self):
+        self.waiting.clear()
+        return 0
+
+
+class Guest:
+    """What a driver that joins writes, done by hand."""
+
+    def __init__(self, folder, pool, name="guest", room=2, driver=None):
+        self.path = folder / JOINED / f"{pool.token}-{name}"
+        self.path.mkdir()
+        self.room, self.driver = room, driver or Driver.here()
+        self.sign()
+
+    def sign(self):
+        (self.path / HELLO).write_text(json.dumps({"driver": asdict(self.driver), "room": self.room}))
+
+    def todo(self):
+        return sorted(self.path.glob("todo-*.json"), key=lambda path: int(path.stem[5:]))
+
+    def begin(self, space):
+        path = self.todo()[0]
+        path.rename(path.with_name(path.name.replace("todo", "doing")))
+        number = int(path.stem[5:])
+        return number, parse_task(json.loads((self.path / f"doing-{number}.json").read_text()), space)[0]
+
+    def answer(self, number, architecture, **changes):
+        result = half_failing(architecture)
+        values = {
+            "key": architecture.key,
+            "metrics": dict(result.metrics),
+            "seconds": result.seconds,
+            "failure": result.failure,
+        }
+        (self.path / f"done-{number}.json").write_text(json.dumps(values | changes))
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr("nas.joining.LISTEN", 0.0)
+
+
+@pytest.fixture
+def opened(tmp_path, space, quick):
+    """Return a shared pool in a folder, and all that it has said."""
+    said = []
+
+    def opened(works=True, expiry=60.0):
+        pool = SharedPool(OnePerson(works), tmp_path, space, said.append, expiry)
+        pool.open()
+        return pool, said
+
+    return opened
+
+
+def some(space, count):
+    return [architecture for architecture, _ in zip(space, range(count), strict=False)]
+
+
+def test_without_others_it_is_the_pool_that_it_is_made_of(opened, space):
+    pool, said = opened()
+    architectures = some(space, 5)
+    for architecture in architectures:
+        pool.submit(architecture)
+    assert not pool.hungry
+    assert pool.idle_share == 0.25
+    assert [pool.collect() for _ in architectures] == [half_failing(each) for each in architectures]
+    assert (pool.hungry, said) == (True, [])
+
+
+def test_who_joins_is_handed_as_much_as_it_has_room_for_and_its_answers_are_taken(opened, space, tmp_path):
+    pool, said = opened()
+    guest = Guest(tmp_path, pool, room=2)
+    architectures = some(space, 5)
+    for architecture in architectures:
+        pool.submit(architecture, "test")
+    assert "has joined" in said[0]
+    assert len(guest.todo()) == 2
+    assert all(json.loads(path.read_text())["split"] == "test" for path in guest.todo())
+    assert not pool.hungry
+    number, architecture = guest.begin(space)
+    guest.answer(number, architecture)
+    results = [pool.collect() for _ in range(3)]
+    assert results[0] == half_failing(architecture)
+    while guest.todo():
+        guest.answer(*guest.begin(space))
+        results.append(pool.collect())
+    results += [pool.collect() for _ in range(5 - len(results))]
+    assert {result.architecture for result in results} == set(architectures)
+    assert {result.failure for result in results} == {half_failing(each).failure for each in architectures}
+    assert pool.hungry
+
+
+@pytest.mark.parametrize(
+    "changes", [{"key": "another"}, {"metrics": None}, {"metrics": {"accuracy": "much"}}, {"seconds": "x"}]
+)
+def test_an_answer_that_is_none_is_scored_again(changes, opened, space, tmp_path):
+    pool, said = opened()
+    guest = Guest(tmp_path, pool)
+    architectures = some(space, 2)
+    for architecture in architectures:
+        pool.submit(architecture)
+    guest.answer(*guest.begin(space), **changes)
+    found = [pool.collect()]
+    assert any("is not one" in line for line in said)
+    while guest.todo():
+        guest.answer(*guest.begin(space))
+    found.append(pool.collect())
+    assert {each.architecture for each in found} == set(architectures)
+
+
+def test_what_a_driver_that_left_was_handed_is_taken_back_and_nothing_is_blamed(opened, space, tmp_path):
+    pool, said = opened()
+    architectures = some(space, 4)
+    for round_ in range(3):
+        guest = Guest(tmp_path, pool, f"guest{round_}")
+        pool.submit(architectures[round_])
+        if round_ == 0:
+            pool.submit(architectures[3])
+        if guest.todo():
+            guest.begin(space)
+        (guest.path / HELLO).unlink()
+        pool._look()
+        assert not guest.path.exists()
+    results = [pool.collect() for _ in architectures]
+    assert {result.architecture for result in results} == set(architectures)
+    assert all(result == half_failing(result.architecture) for result in results)
+    assert sum("has left" in line for line in said) == 3
+
+
+def test_what_two_drivers_died_of_has_failed_and_the_rest_is_scored(opened, space, tmp_path):
+    pool, _ = opened()
+    busy, *architectures = some(space, 4)
+    pool.submit(busy)  # the only worker here has it
+    dead = Driver(**{**asdict(Driver.here()), "pid": 2**22 + 1})
+    victims = []
+    for name in ("one", "two"):
+        guest = Guest(tmp_path, pool, name, room=3)
+        if name == "one":
+            for architecture in architectures:
+                pool.submit(architecture)
+        else:
+            pool._listened = 0.0
+            pool._look()
+            pool._deal()
+        victims.append(guest.begin(space)[1])
+        guest.driver = dead
+        guest.sign()
+        pool._guests[guest.path].driver = dead
+        pool._look()
+    if victims[0] != victims[1]:
+        pytest.fail("the suspect comes first")
+    results = [pool.collect() for _ in range(4)]
+    failed = [result for result in results if result.failure and "died of it 2 times" in result.failure]
+    assert [result.architecture for result in failed] == victims[:1]
+
+
+def test_a_driver_without_a_sign_of_life_is_dead(opened, space, tmp_path):
+    pool, said = opened(expiry=0.05)
+    elsewhere = Driver(**{**asdict(Driver.here()), "host": "elsewhere"})
+    guest = Guest(tmp_path, pool, driver=elsewhere)
+    for architecture in some(space, 2):
+        pool.submit(architecture)
+    assert guest.todo()
+    time.sleep(0.1)
+    assert len([pool.collect(), pool.collect()]) == 2
+    assert any("is dead" in line for line in said)
+
+
+def test_what_nobody_has_begun_is_withdrawn(opened, space, tmp_path):
+    pool, _ = opened()
+    guest = Guest(tmp_path, pool, room=2)
+    for architecture in some(space, 4):
+        pool.submit(architecture)
+    number, architecture = guest.begin(space)
+    assert pool.withdraw() == 1
+    assert guest.todo() == []
+    guest.answer(number, architecture)
+    assert pool.collect() == half_failing(architecture)
+    with pytest.raises(NothingToComeError):
+        pool.collect()
+
+
+def test_the_folder_is_gone_with_who_leads_and_what_an_earlier_one_left_is_thrown_away(space, tmp_path):
+    (tmp_path / JOINED / "old-guest").mkdir(parents=True)
+    with shared(OnePerson(), tmp_path, space, print) as pool:
+        assert json.loads((tmp_path / JOINED / LEADER).read_text()) == {"token": pool.token}
+        assert not (tmp_path / JOINED / "old-guest").exists()
+    assert not (tmp_path / JOINED).exists()
+
+
+@pytest.mark.parametrize("values", [None, [], {}, {"genes": 1, "split": "test"}, {"genes": {}, "split": "test"}])
+def test_what_is_no_task_is_refused(values, space):
+    with pytest.raises(InputError):
+        parse_task(values, space)
+
+
+# The other side
+
+
+class Table:
+    """A job of the toy problem."""
+
+    threads, device = 1, "cpu"
+
+    def open(self):
+        return self
+
+    def score_together(self, architectures, split="validation"):
+        yield from map(evaluation, architectures)
+
+
+def test_who_helps_scores_what_it_is_handed_until_nobody_leads(space, tmp_path, quick, listener):
+    (tmp_path / "run.json").write_text("{}")
+    architectures, results = some(space, 12), []
+
+    def lead():
+        with hold_folder(tmp_path), shared(OnePerson(), tmp_path, space, print) as pool:
+            begun.set()
+            while not pool._guests:
+                pool._look()
+                time.sleep(0.01)
+            for architecture in architectures:
+                pool.submit(architecture)
+            results.extend(pool.collect() for _ in architectures)
+
+    begun = threading.Event()
+    leader = threading.Thread(target=lead)
+    leader.start()
+    begun.wait(10)
+    listener.start("shared", 12, {})
+    token = wait_for_leader(tmp_path, listener)
+    count = help_out(tmp_path, token, Table(), WorkersConfig(pool="local"), space, listener)
+    leader.join(10)
+    assert {result.architecture for result in results} == set(architectures)
+    assert 0 < count <= 12
+    assert any("sharing the work" in line for line in listener.steps)
+
+
+@pytest.mark.parametrize("damage", ["{", '{"genes": {}, "split": "x"}'])
+def test_who_is_handed_nonsense_leaves(damage, space, tmp_path, quick, listener):
+    with hold_folder(tmp_path), shared(OnePerson(), tmp_path, space, print) as pool:
+
+        def deal():
+            while not pool._guests:
+                pool._look()
+                time.sleep(0.01)
+            (next(iter(pool._guests)) / "todo-999.json").write_text(damage)
+
+        dealer = threading.Thread(target=deal)
+        dealer.start()
+        with pytest.raises(InputError, match="must be an architecture"):
+            help_out(tmp_path, pool.token, Table(), WorkersConfig(pool="local"), space, listener)
+        dealer.join(10)
+        pool._look()
+        assert not pool._guests
+
+
+def test_nobody_is_waited_for_where_nobody_leads(tmp_path):
+    assert wait_for_leader(tmp_path, Listener()) is None
+    (tmp_path / ".lock").touch()
+    assert wait_for_leader(tmp_path, Listener()) is None
+
+
+def test_ctrl_c_hands_over_what_is_being_scored_and_leaves(space, tmp_path, quick, listener):
+    class Interrupting(Table):
+        def score_together(self, architectures, split="validation"):
+            os.kill(os.getpid(), signal.SIGINT)
+            yield from map(evaluation, architectures)
+
+    with hold_folder(tmp_path):
+        pool = SharedPool(OnePerson(), tmp_path, space, print)
+        pool.open()
+        for architecture in some(space, 3):
+            pool._queue.append((architecture, "validation"))
+        pool._pool.waiting.append(None)  # nobody is free here
+
+        def deal():
+            while not pool._guests:
+                pool._look()
+                time.sleep(0.01)
+            pool._deal()
+
+        dealer = threading.Thread(target=deal)
+        dealer.start()
+        listener.start("shared", 3, {})
+        with pytest.raises(KeyboardInterrupt):
+            help_out(tmp_path, pool.token, Interrupting(), WorkersConfig(pool="local"), space, listener)
+        dealer.join(10)
+        pool._look()
+        assert len(pool._results) == 1
+        assert not pool._guests
+        assert len(pool._queue) == 2
+
+
+def test_a_run_that_nobody_leads_is_led_and_one_that_is_led_is_refused_without_join(tmp_path):
+    recipe = write_run(tmp_path)
+    run = nas.search(recipe, tmp_path / "run", join=True)
+    assert len(run.evaluations()) == 24
+    with (
+        hold_folder(prepare(load_recipe(recipe), tmp_path / "run", None, {}).folder),
+        pytest.raises(HeldError, match=f"share its search with `nas search --join` .process {os.getpid()}"),
+    ):
+        nas.search(recipe, tmp_path / "run")
+
+
+def test_a_supernet_that_is_trained_is_opened_without_a_store(finished, job_of_source):
+    source, job = job_of_source
+    again = source.trained_job(finished.folder)
+    assert again.weights.keys() == job.weights.keys()
+    assert all((again.weights[name] == array).all() for name, array in job.weights.items())
+
+
+@pytest.fixture
+def job_of_source(finished, recipe):
+    source = prepare(recipe, finished.folder, None, {}).source
+    from nas.scoring import build_job
+
+    return source, build_job(finished.config, finished.data, finished.supernet())
+
+
+def test_a_supernet_that_is_not_trained_is_refused(recipe, tmp_path):
+    source = prepare(recipe, tmp_path / "run", None, {}).source
+    with pytest.raises(InputError, match="must be trained to its end"):
+        source.trained_job(tmp_path / "run")
