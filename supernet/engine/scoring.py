@@ -20,7 +20,7 @@ from spaces import Architecture
 from supernet.engine.counts import Events, LayerOperations, NeuronOperations
 from supernet.engine.operators import choose_operators, exact_products
 from supernet.engine.stages import Runner, Stage, stages_of
-from supernet.engine.weights import GROUP, Products, products_of
+from supernet.engine.weights import GROUP, Products, interleave, products_of
 from supernet.neurons.executors import choose_kernels
 from supernet.neurons.kernels import Affine, Kernels
 from supernet.spikformer import Spikformer
@@ -60,6 +60,8 @@ class SubnetResult:
 class Statistics:
     """BatchNorm statistics of one product, averaged over calibration batches, without the layers' biases.
 
+    They are those that a network keeps, rounded to its float32: what is scored is what can be taken away.
+
     Attributes:
         mean: Per output, ``(C,)`` in float64.
         variance: Per output, unbiased.
@@ -78,13 +80,20 @@ class Engine:
         executor: Who computes products, pooling and attention, a row of ``supernet.neurons.EXECUTORS``; neurons are
             computed as the supernet's own executor says.
         memory: Bytes of calibration activations that may wait for the subnets which share them.
+        images_per_pass: Images that go through a network at once, whose density decides how it is multiplied; as many
+            as fit the caches by default.
 
     Raises:
         InputError: If a word is unknown, or an executor that was asked for by name cannot work here.
     """
 
     def __init__(
-        self, supernet: Spikformer, precision: str = "exact", executor: str = "auto", memory: int = MEMORY
+        self,
+        supernet: Spikformer,
+        precision: str = "exact",
+        executor: str = "auto",
+        memory: int = MEMORY,
+        images_per_pass: int | None = None,
     ) -> None:
         self._supernet, self._memory = supernet, memory
         self._products = products_of(supernet, precision)
@@ -93,6 +102,8 @@ class Engine:
         blocks: Iterable[Any] = supernet.blocks  # torch types the members of a list of modules as any module
         neurons = [block.attention.neuron for block in blocks]
         self._runner = Runner(self._products, self._operators, supernet.stem.pools, neurons)
+        self.images_per_pass = images_per_pass or self._fitting()
+        """Images that go through a network at once; with another number, sums can differ in their last bits."""
 
     @torch.no_grad()
     def score(
@@ -122,18 +133,41 @@ class Engine:
         batches = self._batches(calibration)
         statistics: dict[Prefix, _Calibrated] = {}
         self._calibrate(prefixes, 0, batches, statistics, self._memory)
+        results = dict(zip(distinct, self._run(prefixes, statistics, scored), strict=True))
+        return [results[architecture] for architecture in architectures]
+
+    @torch.no_grad()
+    def score_itself(self, scored: Iterable[Tensor]) -> SubnetResult:
+        """Return the result of the network itself, with the BatchNorm statistics that it has.
+
+        Args:
+            scored: Normalised images in batches.
+        """
+        prefix = stages_of(self._supernet.architecture)
+        own = _Calibrated({name: self._own_statistics(products) for name, products in self._products.items()})
+        statistics = {prefix[: level + 1]: own for level in range(len(prefix))}
+        with exact_products(self._device):
+            (result,) = self._run([prefix], statistics, scored)
+        return result
+
+    def _own_statistics(self, products: Products) -> Statistics:
+        norms: list[Any] = [self._supernet.get_submodule(f"{n.rpartition('.')[0]}.bn") for n in products.names]
+        mean = interleave([norm.running_mean for norm in norms]).double()
+        bias = 0.0 if products.bias is None else products.bias.double()
+        return Statistics(mean - bias, interleave([norm.running_var for norm in norms]).double())
+
+    def _run(
+        self, prefixes: list[Prefix], statistics: dict[Prefix, _Calibrated], scored: Iterable[Tensor]
+    ) -> list[SubnetResult]:
+        """Return the results of prefixes that are whole networks."""
         logits: dict[Prefix, list[Tensor]] = {prefix: [] for prefix in prefixes}
         events: dict[Prefix, Events] = {}
         images = 0
         for batch in scored:
             images += len(batch)
-            for part in torch.split(batch.to(self._device), self._images_per_pass()):
+            for part in torch.split(batch.to(self._device), self.images_per_pass):
                 self._score(prefixes, 0, part, statistics, logits, events)
-        results = {
-            architecture: self._result(prefix, logits[prefix], events, images)
-            for architecture, prefix in zip(distinct, prefixes, strict=True)
-        }
-        return [results[architecture] for architecture in architectures]
+        return [self._result(prefix, logits[prefix], events, images) for prefix in prefixes]
 
     def _batches(self, calibration: Iterable[Tensor]) -> list[Tensor]:
         batches = [batch.to(self._device) for batch in calibration]
@@ -222,7 +256,7 @@ class Engine:
         def run(images: Tensor) -> Tensor:
             logits: dict[Prefix, list[Tensor]] = {prefix: []}
             with exact_products(self._device):
-                for part in torch.split(images.to(self._device), self._images_per_pass()):
+                for part in torch.split(images.to(self._device), self.images_per_pass):
                     self._score([prefix], 0, part, statistics, logits, None)
             return torch.cat(logits[prefix])
 
@@ -251,8 +285,8 @@ class Engine:
                 merged |= _by_layer(self._products[name], row)
         return merged
 
-    def _images_per_pass(self) -> int:
-        """Return how many images go through the network at once."""
+    def _fitting(self) -> int:
+        """Return how many images at once fit the caches."""
         skeleton, largest = self._supernet.skeleton, self._supernet.architecture
         per_image, size = 0, skeleton.image_size
         for index in range(4):
@@ -292,6 +326,7 @@ class _Averages:
     def __init__(self) -> None:
         self._sums: dict[str, tuple[Tensor, Tensor]] = {}
         self._batches: Counter[str] = Counter()
+        self._biases: dict[str, Tensor | float] = {}
 
     def __call__(self, name: str, products: Products, y: Tensor) -> Affine:
         kernels: Kernels | None = choose_kernels(
@@ -306,12 +341,17 @@ class _Averages:
         before = self._sums.get(name, (torch.zeros_like(mean), torch.zeros_like(mean)))
         self._sums[name] = (before[0] + mean, before[1] + unbiased)
         self._batches[name] += 1
+        self._biases[name] = 0.0 if products.bias is None else products.bias[: len(mean)].double()
         return _affine(products, mean, variance)
 
     def result(self) -> _Calibrated:
         """Return the normalisation by the averages of all batches."""
-        batches = self._batches
-        return _Calibrated({n: Statistics(m / batches[n], v / batches[n]) for n, (m, v) in self._sums.items()})
+        rows: dict[str, Statistics] = {}
+        for name, (mean, variance) in self._sums.items():
+            count, bias = self._batches[name], self._biases[name]
+            kept, spread = (mean / count + bias).float().double(), (variance / count).float().double()
+            rows[name] = Statistics(kept - bias, spread)
+        return _Calibrated(rows)
 
 
 class _Calibrated:

@@ -251,14 +251,14 @@ def test_equal_architectures_have_equal_results_and_none_have_none(make_supernet
 
 
 @each_executor
-def test_scored_images_do_not_depend_on_their_batches(make_supernet, make_batches, monkeypatch, executor):
+def test_scored_images_do_not_depend_on_their_batches(make_supernet, make_batches, executor):
     supernet, calibration, (images,) = make_supernet(executor=executor), make_batches(6), make_batches(7, seed=9)
     engine = Engine(supernet, executor=executor)
     together = engine.score(FAMILY, calibration, [images])
     parts = [engine.score(FAMILY, calibration, torch.split(images, size)) for size in (1, 3, 6)]
-    monkeypatch.setattr(scoring, "_PASS_ELEMENTS", 1)
-    assert engine._images_per_pass() == 1
-    parts.append(engine.score(FAMILY, calibration, [images]))
+    one_by_one = Engine(supernet, executor=executor, images_per_pass=1)
+    assert (engine.images_per_pass > 7, one_by_one.images_per_pass) == (True, 1)
+    parts.append(one_by_one.score(FAMILY, calibration, [images]))
     for results in parts:
         for result, expected in zip(results, together, strict=True):
             torch.testing.assert_close(result.logits, expected.logits, rtol=1e-6, atol=1e-6)
@@ -271,7 +271,7 @@ def test_statistics_are_the_average_of_those_of_each_batch(make_supernet, make_b
     for name, row in engine.statistics(MIXED, batches).items():
         for part in ("mean", "variance"):
             expected = torch.stack([getattr(one[name], part) for one in each]).mean(dim=0)
-            torch.testing.assert_close(getattr(row, part), expected, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(getattr(row, part), expected, rtol=1e-6, atol=1e-6)  # kept in float32
 
 
 def test_no_scored_images_give_no_logits(make_supernet, make_batches):
