@@ -14,6 +14,7 @@ import pandas as pd
 import typer
 from rich.console import Console
 
+from nas import cli_networks
 from nas.options import (
     AddressOption,
     AlgorithmOption,
@@ -375,6 +376,10 @@ def _print_front(run: Any, output: Format) -> None:
             shown.pop()
         frame = frame[shown]
     print_frame(frame, output)
+
+
+for _command in cli_networks.COMMANDS:
+    app.command()(_command)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -27,6 +27,9 @@ from spaces import Architecture, Genotype, InputError, SearchSpace
 from supernet.checkpoint import Checkpoint, load_checkpoint
 from supernet.data import ImageData, Split
 from supernet.spikformer import Spikformer, build_supernet
+
+if TYPE_CHECKING:
+    from nas.export import Exported
 
 
 class Run:
@@ -293,13 +296,29 @@ class Run:
     def load(self, key: str) -> Spikformer:
         """Return an evaluated architecture as a network: inherited weights, BatchNorm calibrated, evaluation mode.
 
-        It takes images normalised by ``Normalise(*run.data.moments)``, ``(B, C, H, W)``, to logits
-        ``(B, classes)``.
+        It takes images normalised by its ``normalise``, ``(B, C, H, W)``, to logits ``(B, classes)``.
         """
         supernet, (architecture,) = self.supernet(), self.networks([key])
         job = build_job(self.config, self.data, supernet, self._models)
         with threads(job.threads):  # as in a search on a CPU, so that it is the same network to the last bit
-            return Scorer(job).candidate(architecture).subnet
+            subnet = Scorer(job).candidate(architecture).subnet
+        subnet.normalise, subnet.classes = job.normalise, self.data.classes
+        return subnet
+
+    def export(self, key: str, out: str | Path, format: str = "spikefront") -> Exported:  # noqa: A002
+        """Write an evaluated architecture as a network of its own, scored on the test split; see docs/export.md.
+
+        Args:
+            key: As of :meth:`architecture`.
+            out: Folder, which must not exist or be empty; it appears whole or not at all.
+            format: ``spikefront``, ``public-spikformer`` or ``onnx``.
+
+        Raises:
+            InputError: If the run has no such network, the folder is in use, or the format cannot hold the network.
+        """
+        from nas.export_run import export_run  # noqa: PLC0415  # which takes a run
+
+        return export_run(self, key, out, format)
 
 
 def check_store(folder: Path, storage: Address | None = None) -> None:

@@ -32,6 +32,19 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over images and labels: equal for equal splits only."""
+        digest = hashlib.sha256()
+        self.feed(digest)
+        return digest.hexdigest()
+
+    def feed(self, digest: hashlib._Hash) -> None:
+        """Add images and labels to a digest."""
+        digest.update(repr(self.images.shape).encode())
+        digest.update(np.ascontiguousarray(self.images).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
+
     def head(self, count: int | None) -> Split:
         """Return the first ``count`` images, or all if None; splits are shuffled, so any part is a sample."""
         return Split(self.images[:count], self.labels[:count])
@@ -65,9 +78,7 @@ class ImageData:
         """SHA-256 over all images and labels, split by split: equal for equal data only."""
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
-            digest.update(repr(split.images.shape).encode())
-            digest.update(np.ascontiguousarray(split.images).data)
-            digest.update(np.ascontiguousarray(split.labels).data)
+            split.feed(digest)
         return digest.hexdigest()
 
     @property

@@ -8,7 +8,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,9 @@ from supernet import fused
 from supernet.layers import EntangledBatchNorm, EntangledLinear
 from supernet.neurons import build_neuron
 from supernet.stems import SpikingPatchStem
+
+if TYPE_CHECKING:
+    from supernet.data import Normalise
 
 ATTENTION_SCALE = 0.125
 """Scale of q·kᵀ·v, the same for every head width; a power of two, so exact."""
@@ -136,8 +140,13 @@ class Spikformer(nn.Module):
         executor: Who computes the neurons, a row of ``supernet.neurons.EXECUTORS``; ``reference`` also takes
             the plain layers in training.
 
+    Attributes:
+        normalise: From uint8 images ``(B, C, H, W)`` to what the network takes, None if that is not known; its
+            ``pixels`` does so for pixels in [0, 1].
+        classes: Class names in the order of the logits, empty if they are not known.
+
     Shape:
-        Images ``(B, C, H, W)`` to logits ``(B, num_classes)``.
+        Normalised images ``(B, C, H, W)`` to logits ``(B, num_classes)``.
     """
 
     def __init__(self, skeleton: Skeleton, architecture: Architecture, executor: str = "auto") -> None:
@@ -149,6 +158,8 @@ class Spikformer(nn.Module):
         self.skeleton = skeleton
         self.architecture = architecture
         self.executor = executor
+        self.normalise: Normalise | None = None
+        self.classes: tuple[str, ...] = ()
         width = architecture.embed_dim
         self.stem = SpikingPatchStem(width, skeleton, executor)
         self.blocks = nn.ModuleList(
@@ -159,6 +170,23 @@ class Spikformer(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, executor: str = "auto", neuron: str | None = None) -> Spikformer:
+        """Return the network that ``nas export`` wrote, in evaluation mode on the CPU.
+
+        Args:
+            folder: Folder of ``config.json`` and ``model.safetensors``; no code in it is run.
+            executor: Who computes the neurons, a row of ``supernet.neurons.EXECUTORS``.
+            neuron: The ``package.module:Name`` of a network whose neuron is a user's own; it has to be given, as its
+                module is then imported and run.
+
+        Raises:
+            InputError: If a file is missing or damaged, or the network asks for a neuron that was not given.
+        """
+        from supernet.pretrained import read_pretrained  # noqa: PLC0415  # which builds networks of this class
+
+        return read_pretrained(folder, executor, neuron).network
 
     def forward(self, images: Tensor, architecture: Architecture | None = None) -> Tensor:
         """Return the logits ``(B, num_classes)`` of an architecture that fits into this network."""

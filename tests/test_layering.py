@@ -30,6 +30,8 @@ DOORS = {
     "sqlalchemy": {"nas/address.py", "nas/backend.py"},
     "pymoo": {"nas/"},
     "cupy": {"supernet/neurons/"},
+    "onnx": {"nas/onnx_graph.py"},
+    "onnxruntime": {"nas/onnx_graph.py"},
 }
 """Files, or folders, in which a heavy dependency may be imported."""
 

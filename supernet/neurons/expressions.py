@@ -31,6 +31,11 @@ class Expression:
     operands: tuple[Expression, ...] = ()
     text: str = ""
 
+    @property
+    def number(self) -> float:
+        """Value of a constant."""
+        return float(self.text.removeprefix("NUMBER(").removesuffix(")"))
+
     def __add__(self, other: Expression | float) -> Expression:
         return Expression("+", (self, lift(other)))
 
