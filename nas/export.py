@@ -23,8 +23,8 @@ from torch import Tensor
 from nas.agreement import check_copy
 from nas.model_card import write_card
 from nas.onnx_graph import check_onnx, onnx_bytes, run_onnx
-from spaces import InputError
-from supernet.convert import PublicModel, run_public, to_public
+from spaces import InputError, Skeleton
+from supernet.convert import PublicModel, check_public, run_public, to_public
 from supernet.pretrained import CONFIG, FACTS, WEIGHTS, Pretrained, describe, read_pretrained
 
 CARD, ONNX = "README.md", "model.onnx"
@@ -79,7 +79,7 @@ def write_export(
         InputError: If the folder is in use or cannot be written, or the format cannot hold the network.
     """
     folder = Path(out)
-    check_target(folder, format)
+    check_target(folder, format, pretrained.network.skeleton)
     target = FORMATS[format]
     files = target.files(pretrained)
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
@@ -99,12 +99,14 @@ def write_export(
     return Exported(folder, check)
 
 
-def check_target(folder: Path, format: str) -> None:  # noqa: A002
+def check_target(folder: Path, format: str, skeleton: Skeleton) -> None:  # noqa: A002
     """Check what an export needs before anything is computed; errors are those of :func:`write_export`."""
     if format not in FORMATS:
         raise InputError(f"format must be one of {list(FORMATS)}, got {format!r}")
     if format == "onnx":
         check_onnx()
+    if format == "public-spikformer":
+        check_public(skeleton)
     try:
         taken = os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir()))
     except OSError as error:

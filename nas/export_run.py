@@ -34,7 +34,7 @@ def export_run(run: Run, key: str, out: str | Path, format: str = "spikefront") 
     Raises:
         InputError: If the run has no such network, the folder is in use, or the format cannot hold the network.
     """
-    check_target(Path(out), format)
+    check_target(Path(out), format, run.supernet_space.skeleton)
     network = run.load(key)
     facts = scoring_facts(run)
     data, images = run.data, run.data.validation.head(CHECKED_IMAGES).images

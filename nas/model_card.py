@@ -94,16 +94,16 @@ def write_card(pretrained: Pretrained, format: str, check: str) -> str:  # noqa:
     parts = [
         f"# Spikformer {architecture.key}",
         f"A spiking transformer that tells apart {len(pretrained.classes)} classes"
-        f"{f' of {_text(data)}' if data else ''}: {architecture.depth} blocks, {architecture.embed_dim} wide, "
-        f"{architecture.timesteps} timesteps. Format: `{format}`.",
+        f"{f' of {_text(data)}' if data else ''}: depth {architecture.depth}, width {architecture.embed_dim}, timesteps "
+        f"{architecture.timesteps}. Format: `{format}`.",
         "## Scores",
         *_scores(pretrained.facts.get("scores", {}), pretrained.facts.get("scoring", {})),
         "## Use",
         use.strip(),
-        f"When it was written, {check}.",
+        f"Checked when it was written: {check}.",
         "## Architecture",
-        f"Images of {skeleton.image_size} x {skeleton.image_size} pixels with {skeleton.in_channels} channels; "
-        f"pooling behind stem stages {list(skeleton.stem_pools)}; {_text(skeleton.neuron)} neurons with "
+        f"Images of {skeleton.in_channels} x {skeleton.image_size} x {skeleton.image_size} values; pooling behind stem "
+        f"stages {list(skeleton.stem_pools)}; {_text(skeleton.neuron)} neurons with "
         f"{'soft' if skeleton.soft_reset else 'hard'} reset. The stem has threshold and time constant of block 0.",
         _table(["block", "mlp_ratio", "num_heads", "v_threshold", "tau"], layers),
         f"Classes: {', '.join(map(_text, pretrained.classes))}.",

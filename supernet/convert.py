@@ -57,7 +57,7 @@ def to_public(network: Spikformer) -> PublicModel:
         InputError: If that class cannot compute what the network does.
     """
     skeleton, architecture = network.skeleton, network.architecture
-    _check(skeleton)
+    check_public(skeleton)
     hidden = max(block.fc1.linear.out_features for block in _blocks(network))
     state = network.state_dict()
     tensors: dict[str, Tensor] = {}
@@ -88,8 +88,12 @@ def _blocks(network: Spikformer) -> list[Any]:
     return list(network.blocks)
 
 
-def _check(skeleton: Skeleton) -> None:
-    """Raise InputError if the public class has another stem or another neuron."""
+def check_public(skeleton: Skeleton) -> None:
+    """Check that the public class can compute the networks of a skeleton.
+
+    Raises:
+        InputError: If it has another stem or another neuron.
+    """
     problem = ""
     if skeleton.stem_pools != POOLS:
         problem = f"it pools behind stem stages {list(POOLS)}, and this network behind {list(skeleton.stem_pools)}"

@@ -83,9 +83,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         values = json.loads(path.read_bytes())
         json.dumps(values, ensure_ascii=False).encode()  # half of a surrogate pair could not be shown
     except FileNotFoundError:
-        raise InputError(
-            f"{folder} is no exported network: it has no {CONFIG}; write one with `nas export`"
-        ) from None
+        raise InputError(f"{folder} has no {CONFIG}, so it is no exported network; `nas export` writes one") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
