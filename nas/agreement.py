@@ -64,7 +64,8 @@ def compare_logits(ours: Tensor, theirs: Tensor, tolerance: float) -> tuple[Agre
 
     A logit that is not finite differs infinitely.
     """
-    difference = (ours.double() - theirs.double()).abs().nan_to_num(nan=torch.inf).amax(dim=1)
+    apart = (ours.double() - theirs.double()).abs()
+    difference = apart.masked_fill(apart.isnan(), torch.inf).amax(dim=1)
     answers = int((ours.argmax(dim=1) != theirs.argmax(dim=1)).sum())
     differing = int((difference > tolerance).sum())
     return Agreement(len(ours), tolerance, differing, float(difference.max()), answers), difference

@@ -31,11 +31,12 @@ its constructor does not take is in `config.json`, by the path of the attribute:
 
 ```python
 import json
+from pathlib import Path
 
 from model import Spikformer  # theirs
 from safetensors.torch import load_file
 
-config = json.load(open("config.json"))
+config = json.loads(Path("config.json").read_text())
 network = Spikformer(**config["constructor"])
 network.load_state_dict(load_file("model.safetensors"), strict=True)
 for path, value in config["attributes"].items():
@@ -53,11 +54,12 @@ timesteps, and takes pixels in [0, 1], normalised per channel:
 
 ```python
 import json
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
-config = json.load(open("config.json"))
+config = json.loads(Path("config.json").read_text())
 session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
 pixels = np.zeros((1, {channels}, {size}, {size}), dtype=np.float32)  # your images, pixels in [0, 1]
 mean, std = (np.array(config["normalisation"][name], np.float32).reshape(1, -1, 1, 1) for name in ("mean", "std"))
@@ -94,16 +96,16 @@ def write_card(pretrained: Pretrained, format: str, check: str) -> str:  # noqa:
     parts = [
         f"# Spikformer {architecture.key}",
         f"A spiking transformer that tells apart {len(pretrained.classes)} classes"
-        f"{f' of {_text(data)}' if data else ''}: depth {architecture.depth}, width {architecture.embed_dim}, timesteps "
-        f"{architecture.timesteps}. Format: `{format}`.",
+        f"{f' of {_text(data)}' if data else ''}: depth {architecture.depth}, width {architecture.embed_dim}, "
+        f"timesteps {architecture.timesteps}. Format: `{format}`.",
         "## Scores",
         *_scores(pretrained.facts.get("scores", {}), pretrained.facts.get("scoring", {})),
         "## Use",
         use.strip(),
         f"Checked when it was written: {check}.",
         "## Architecture",
-        f"Images of {skeleton.in_channels} x {skeleton.image_size} x {skeleton.image_size} values; pooling behind stem "
-        f"stages {list(skeleton.stem_pools)}; {_text(skeleton.neuron)} neurons with "
+        f"Images of {skeleton.in_channels} x {skeleton.image_size} x {skeleton.image_size} values; pooling behind "
+        f"stem stages {list(skeleton.stem_pools)}; {_text(skeleton.neuron)} neurons with "
         f"{'soft' if skeleton.soft_reset else 'hard'} reset. The stem has threshold and time constant of block 0.",
         _table(["block", "mlp_ratio", "num_heads", "v_threshold", "tau"], layers),
         f"Classes: {', '.join(map(_text, pretrained.classes))}.",
