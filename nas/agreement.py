@@ -89,7 +89,7 @@ def check_copy(network: Spikformer, images: Tensor, theirs: Tensor, tolerance: f
     found, difference = compare_logits(ours, theirs, tolerance)
     if found.differing * SPARED <= found.images:
         return found
-    exact = _in_double_precision(network, images)
+    exact = in_double_precision(network, images)
     own, rounding = compare_logits(ours, exact, tolerance)
     explained = found.differing <= 2 * own.differing
     explained = explained and float(difference.median()) <= _AMPLE * float(rounding.median()) + tolerance
@@ -102,7 +102,8 @@ def check_copy(network: Spikformer, images: Tensor, theirs: Tensor, tolerance: f
     return found
 
 
-def _in_double_precision(network: Spikformer, images: Tensor) -> Tensor:
+def in_double_precision(network: Spikformer, images: Tensor) -> Tensor:
+    """Return the logits ``(B, classes)`` that a copy of a network gives in plain torch and float64."""
     wide = deepcopy(network).double()
     for module in wide.modules():
         if isinstance(module, SpikingNeuron):
