@@ -13,6 +13,7 @@ from nas import export
 from nas.export import CARD, FORMATS, write_export
 from spaces import InputError, SearchSpace
 from supernet.data import Normalise, load_data
+from supernet.engine import Engine
 from supernet.pretrained import CONFIG, WEIGHTS, Pretrained, read_pretrained
 from supernet.spikformer import Spikformer
 
@@ -171,6 +172,12 @@ def test_it_scores_what_the_run_has_scored_on_the_test_split(finished, tmp_path,
     assert metrics["accuracy"] == expected.accuracy
     assert metrics["energy_mj:sop45"] == expected.energy_mj
     assert (metrics["spikes"], metrics["parameters"]) == (expected.spikes, expected.parameters)
+
+
+def test_it_knows_how_the_run_has_scored(finished, exported):
+    passes = Engine(finished.supernet()).images_per_pass
+    expected = {"batch_size": 64, "images_per_pass": passes, "threads": 1, "energy_models": {}}
+    assert json.loads((exported / CONFIG).read_text())["scoring"] == expected
 
 
 def test_it_is_the_network_that_the_run_loads(finished, best, exported, images):

@@ -49,3 +49,12 @@ def test_images_come_in_any_batches(make_space, enliven, make_images):
     engine = Engine(network, images_per_pass=2)
     results = [engine.score_itself(images.split(size)) for size in (2, 4, 6)]
     assert all(torch.equal(one.logits, other.logits) for one, other in pairwise(results))
+
+
+def test_statistics_are_those_that_a_network_keeps(make_space, enliven, make_images):
+    space = make_space()
+    supernet = enliven(Spikformer(space.skeleton, space.largest())).eval()
+    found = Engine(supernet).statistics(DEEP, [make_images(6, 1, 8, 1), make_images(5, 1, 8, 2)])
+    for row in found.values():
+        assert torch.equal(row.variance, row.variance.float().double())
+        torch.testing.assert_close(row.mean, row.mean.float().double(), rtol=0, atol=1e-13)
