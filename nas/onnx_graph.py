@@ -26,8 +26,8 @@ OPSET, IR = 18, 9
 
 INPUT, OUTPUT = "images", "logits"
 
-_LARGEST = 2**31 - 1
-"""Bytes of the largest file of the format."""
+_LARGEST = 2_000_000_000
+"""Bytes of weights that fit the largest file of the format, which has 2 GiB."""
 
 _OPERATORS = {"+": "Add", "-": "Sub", "*": "Mul", "/": "Div", "neg": "Neg"}
 _OPERATORS |= {"exp": "Exp", "sigmoid": "Sigmoid", "tanh": "Tanh"}
@@ -71,6 +71,11 @@ def onnx_bytes(network: Spikformer, notes: Mapping[str, str]) -> bytes:
         InputError: If onnx is not installed, or the file would be larger than the format can be.
     """
     onnx, _ = check_onnx()
+    size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    if size > _LARGEST:
+        raise InputError(
+            f"an ONNX file holds {_LARGEST} bytes of weights at most, but the network has {size}; export it as spikefront"
+        )
     graph = _Graph(onnx)
     _network(graph, network)
     skeleton = network.skeleton
@@ -89,11 +94,6 @@ def onnx_bytes(network: Spikformer, notes: Mapping[str, str]) -> bytes:
         ir_version=IR,
     )
     onnx.helper.set_model_props(model, dict(notes))
-    if model.ByteSize() > _LARGEST:
-        raise InputError(
-            f"an ONNX file has {_LARGEST} bytes at most, but the network takes {model.ByteSize()}; export it as "
-            "spikefront"
-        )
     onnx.checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString()
     return content

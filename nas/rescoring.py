@@ -136,11 +136,20 @@ def score_network(
         name: Name of the split.
         split: Its images.
         facts: How to score.
+
+    Raises:
+        InputError: If the network cannot be run, as for want of memory.
     """
     network = pretrained.network
-    with threads(facts.threads):
-        engine = Engine(network, executor=network.executor, images_per_pass=facts.images_per_pass)
-        result = engine.score_itself(x for x, _ in pretrained.normalise.batches(split, facts.batch_size))
+    try:
+        with threads(facts.threads):
+            engine = Engine(network, executor=network.executor, images_per_pass=facts.images_per_pass)
+            result = engine.score_itself(x for x, _ in pretrained.normalise.batches(split, facts.batch_size))
+    except (RuntimeError, MemoryError) as error:
+        raise InputError(
+            f"the network cannot be scored: {type(error).__name__}: {error}; with less memory, lower batch_size and "
+            "images_per_pass in scoring"
+        ) from error
     correct = int((result.logits.argmax(dim=1) == torch.from_numpy(split.labels)).sum())
     counts = OperationCounts(result.layers, result.neurons, result.images)
     skeleton, architecture = network.skeleton, network.architecture

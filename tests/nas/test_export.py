@@ -345,6 +345,16 @@ def test_images_of_other_classes_are_refused(exported, tmp_path):
         nas.evaluate(folder)
 
 
+def test_want_of_memory_is_told_in_a_line(exported, monkeypatch, command):
+    def fail(*_):
+        raise RuntimeError("can't allocate memory")
+
+    monkeypatch.setattr(Engine, "score_itself", fail)
+    code, _, error = command("evaluate", exported)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "the network cannot be scored: RuntimeError: can't allocate memory; with less memory, lower" in error
+
+
 def test_an_unknown_split_is_refused(exported):
     with pytest.raises(InputError, match=r"split must be one of \['validation', 'test'\], got 'train'"):
         nas.evaluate(exported, split="train")

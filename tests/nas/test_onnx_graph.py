@@ -155,7 +155,7 @@ def test_equal_networks_give_equal_files(make_network):
 
 def test_a_file_beyond_the_format_is_refused(make_network, monkeypatch):
     monkeypatch.setattr("nas.onnx_graph._LARGEST", 1000)
-    with pytest.raises(InputError, match="an ONNX file has 1000 bytes at most, but the network takes"):
+    with pytest.raises(InputError, match="an ONNX file holds 1000 bytes of weights at most, but the network has"):
         onnx_bytes(make_network(), {})
 
 
