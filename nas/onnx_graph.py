@@ -74,7 +74,7 @@ def onnx_bytes(network: Spikformer, notes: Mapping[str, str]) -> bytes:
     size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     if size > _LARGEST:
         raise InputError(
-            f"an ONNX file holds {_LARGEST} bytes of weights at most, but the network has {size}; export it as spikefront"
+            f"an ONNX file holds {_LARGEST} bytes of weights at most, but the network has {size}; take spikefront"
         )
     graph = _Graph(onnx)
     _network(graph, network)
