@@ -119,14 +119,15 @@ def _on_table(
 ) -> _Found:
     """Search a table in parallel processes."""
     source = TableSource.open(config, data_dir)
-    problem, job = build_problem(config, source), source.answers()
-    check_admission(problem, np.random.default_rng(config.seed))
+    check_admission(build_problem(config, source), np.random.default_rng(config.seed))
+    job = source.answers()
     scorer = job.open()
 
     def score(architecture: Genotype) -> Evaluation:
         return next(scorer.score_together([architecture]))
 
     reference = config.search.hypervolume_reference or source.reference_point(score, reporter)
+    problem = build_problem(config, source, reference)
     rows = scorer.score_together(list(problem.space))
     sound = [row.metrics for row in rows if row.failure is None and problem.feasible(row.metrics)]
     points = np.array([problem.point(metrics) for metrics in sound]).reshape(-1, len(problem.objectives))
@@ -157,14 +158,13 @@ def _on_supernet(
     with hold_folder(prepared.folder):
         store = Store(begin_run_storage(prepared.folder), STUDY, source.space, source.objectives)
         job = source.job(prepared.folder, store, reporter)
-        problem = build_problem(config, source)
         with open_pool(pools, job) as pool:
 
             def score(architecture: Genotype) -> Evaluation:
                 return evaluate([architecture], pool, store, 0, {}, lambda _: None)[0]
 
             reference = config.search.hypervolume_reference or source.reference_point(score, reporter)
-            traces = []
+            problem, traces = build_problem(config, source, reference), []
             for task in tasks(problem, job):
                 reporter.start(f"{task.algorithm} {task.index + 1}", task.evaluations, problem.objectives)
                 record = MemoryRecord(store)

@@ -222,7 +222,7 @@ def _search(prepared: Prepared, stores: Mapping[str, Store], pool: Pool, reporte
         point = config.search.hypervolume_reference or source.reference_point(score, reporter)
         found.study.set_user_attr(REFERENCE, point)
 
-    problem = build_problem(config, source)
+    problem = build_problem(config, source, found.study.user_attrs[REFERENCE])
     known: dict[Genotype, Evaluation] = reference.known | found.known | random.known
     mode = settle_mode(config.search.mode, config.workers, found)
     spent = _find(prepared, mode, problem, found, pool, known, reporter)
@@ -305,8 +305,10 @@ def _seed(config: RunConfig, stream: int) -> int:
     return int(np.random.SeedSequence([config.seed, stream]).generate_state(1)[0])
 
 
-def build_problem(config: RunConfig, source: ScoreSource) -> ArchitectureProblem:
-    """Return what a recipe searches.
+def build_problem(
+    config: RunConfig, source: ScoreSource, reference: Mapping[str, float] | None = None
+) -> ArchitectureProblem:
+    """Return what a recipe searches, whose hypervolume has a reference point if it is known.
 
     Raises:
         InputError: If its reference, its constraints or its fitness are not of its objectives and metrics.
@@ -324,7 +326,7 @@ def build_problem(config: RunConfig, source: ScoreSource) -> ArchitectureProblem
             "by naming them in metrics"
         )
     climbed = None if fitness is None else (fitness, source.metrics[fitness])
-    return ArchitectureProblem(source.space, objectives, constraints, source.static, climbed)
+    return ArchitectureProblem(source.space, objectives, constraints, source.static, climbed, reference)
 
 
 def _front(store: Store, problem: ArchitectureProblem) -> list[Genotype]:

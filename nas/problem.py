@@ -37,6 +37,7 @@ class ArchitectureProblem(Problem):  # type: ignore[misc]  # pymoo is untyped
         constraints: Bounds on metrics.
         static: Metrics that follow from an architecture alone; none without it.
         fitness: Metric with its sense that algorithms for one number climb; the objectives without it.
+        reference: Worst value of each objective that counts for the hypervolume, if it is known.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class ArchitectureProblem(Problem):  # type: ignore[misc]  # pymoo is untyped
         constraints: Sequence[Constraint] = (),
         static: StaticMetrics | None = None,
         fitness: tuple[str, Sense] | None = None,
+        reference: Mapping[str, float] | None = None,
     ) -> None:
         self.space = space
         self.objectives = dict(objectives)
@@ -55,6 +57,7 @@ class ArchitectureProblem(Problem):  # type: ignore[misc]  # pymoo is untyped
         self._measured = tuple(c for c in constraints if c.metric not in self.static_metrics)
         self._static = static
         self._climbed = fitness
+        self._reference = reference
         self._fitness: Fitness | None = None
         self._known: dict[Genotype, Mapping[str, float]] = {}
         super().__init__(
@@ -120,6 +123,13 @@ class ArchitectureProblem(Problem):  # type: ignore[misc]  # pymoo is untyped
     def point(self, values: Mapping[str, float]) -> NDArray[np.float64]:
         """Return the objectives of one evaluation in their natural sense, ``(n_obj,)``."""
         return np.array([values[name] for name in self.objectives])
+
+    def minimised_reference(self) -> NDArray[np.float64] | None:
+        """Return the reference of the hypervolume in what is to be minimised, ``(n_obj,)``; None if there is none."""
+        if self._reference is None or self._fitness is not None:
+            return None
+        reference: NDArray[np.float64] = self._signs * self.point(self._reference)
+        return reference
 
     def feasible(self, values: Mapping[str, float]) -> bool:
         """Return whether the metrics of a complete evaluation keep all constraints."""

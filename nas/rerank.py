@@ -36,7 +36,8 @@ EXPLORED = 0.125
 
 BY_VOLUME = 0.7
 """Share of the others that is picked by hypervolume where values are predicted as well as ranks, and much less where
-they are not; the rest is picked by cost bands, for which ranks are enough."""
+they are not; the rest is picked by cost bands, for which ranks are enough. One half of it is measured from
+the worst of the first results, the other from the reference of the problem if it has one."""
 
 STRICTNESS = 4
 """Power of the trust in values by which that share falls."""
@@ -94,7 +95,8 @@ class Reranker:
         self._ranker = Ranker(self._encoding, problem.n_obj, cost, self._predicted.tolist())
         self._results: dict[Genotype, tuple[Floats, float]] = {}
         self._expected: dict[Genotype, tuple[Floats, Floats]] = {}  # scores, and those of what was known, left out
-        self._reference: Floats | None = None
+        self._worst: Floats | None = None
+        self._given = problem.minimised_reference()
         self._aside = False
 
     def expect(self, individuals: Population) -> None:
@@ -188,8 +190,8 @@ class Reranker:
         explored = int(EXPLORED * count + rng.random())
         expected = np.empty((0, scored.F.shape[1]))
         if scored.sound.sum() >= LEAST:
-            if self._reference is None:
-                self._reference = scored.F[scored.sound].max(axis=0)
+            if self._worst is None:
+                self._worst = scored.F[scored.sound].max(axis=0)
             self._ranker.fit(scored, rng)
             scores, spread = self._ranker.predict(self._encoding(candidates))
             F = self._values(scored, scores, candidates)
@@ -210,7 +212,7 @@ class Reranker:
         self, picks: Picks, scores: Floats, F: Floats, scored: Scored, count: int, rng: np.random.Generator
     ) -> None:
         """Pick what is expected to be best, up to ``count`` in all."""
-        assert self._reference is not None
+        assert self._worst is not None
         rest = count - len(picks.taken)
         if scores.shape[1] == 1:
             for _ in range(rest):
@@ -218,8 +220,10 @@ class Reranker:
             return
         best = scored.F[scored.sound].min(axis=0)
         share = BY_VOLUME * self._ranker.value_trust(self._predicted) ** STRICTNESS
-        pick_by_volume(picks, F, self._reference, best, round(share * rest), rng)
-        eligible = np.flatnonzero((self._reference > F).all(axis=1))
+        number = round(share * rest)
+        for reference, part in ((self._worst, number // 2), (self._given, number - number // 2)):
+            pick_by_volume(picks, F, self._worst if reference is None else reference, best, part, rng)
+        eligible = np.flatnonzero((self._worst > F).all(axis=1))
         rows = eligible if picks.free[eligible].sum() >= count else np.arange(len(F))
         pick_by_band(picks, scores, self._ranker.cost, rows, count - len(picks.taken), rng)
 

@@ -72,7 +72,7 @@ def _table(recipe: str, folder: Path, quantiles: Mapping[str, float]) -> Arena:
         worst = quantiles.get(name, 0.0)
         reference[name] = float(np.quantile(values, worst if sense == "max" else 1 - worst))
     whole = hypervolume(points, source.objectives, reference)
-    problem = ArchitectureProblem(source.space, source.objectives)
+    problem = ArchitectureProblem(source.space, source.objectives, reference=reference)
     return Arena(recipe.removesuffix("_s"), problem, job, reference, whole)
 
 
@@ -113,7 +113,8 @@ def ofa(folder: Path) -> Arena:
     objectives: dict[str, Sense] = {"top1": "max", "macs": "min"}
     reference = {"top1": worst, "macs": high}
     whole = hypervolume(np.array([[best, low]]), objectives, reference)
-    return Arena("ofa", ArchitectureProblem(space, objectives), OracleJob(oracle, space), reference, whole)
+    problem = ArchitectureProblem(space, objectives, reference=reference)
+    return Arena("ofa", problem, OracleJob(oracle, space), reference, whole)
 
 
 PROBLEMS: dict[str, Callable[[Path], Arena]] = {"spikenas": spikenas, "hwgpt": hwgpt, "ofa": ofa}

@@ -47,6 +47,14 @@ def test_point_keeps_the_natural_sense(space):
     assert problem.point({"energy_mj": 0.25, "accuracy": 0.75}).tolist() == [0.75, 0.25]
 
 
+def test_the_reference_is_turned_into_what_is_minimised_and_means_nothing_to_one_number(space):
+    problem = ArchitectureProblem(space, OBJECTIVES, reference={"energy_mj": 2.0, "accuracy": 0.5})
+    assert problem.minimised_reference().tolist() == [-0.5, 2.0]
+    assert problem.in_reals().minimised_reference().tolist() == [-0.5, 2.0]
+    assert problem.scalar().minimised_reference() is None
+    assert ArchitectureProblem(space, OBJECTIVES).minimised_reference() is None
+
+
 def test_failures_are_violated_constraints_and_finite(space):
     problem = ArchitectureProblem(space, OBJECTIVES)
     population = filled(problem, [{"accuracy": 0.1, "energy_mj": 9.0}, None, {"accuracy": 0.2, "energy_mj": 8.0}])

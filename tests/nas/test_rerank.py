@@ -229,6 +229,35 @@ def test_most_of_a_batch_is_what_is_expected_to_be_best_and_a_part_is_not(rng, m
     assert np.median(dominated[list(counts[0])]) < np.median(dominated) / 3
 
 
+def test_the_reference_of_the_hypervolume_widens_what_half_of_the_volume_picks_reach(monkeypatch):
+    """Learnt from cheap architectures only, it would never pick what is dearer than all of them."""
+    monkeypatch.setattr(rerank, "EXPLORED", 0.0)
+    space = load_space("digits")
+    pool = sorted(drawn(space, 260), key=lambda each: toy_metrics(each)["energy_mj"])
+    cheap, others = pool[:130:2], pool[1:130:2] + pool[130:]
+    limit = max(toy_metrics(each)["energy_mj"] for each in cheap)
+    dearer, parts = {}, {}
+    for name, reference in {"none": None, "wide": {"accuracy": 0.0, "energy_mj": 10 * limit}}.items():
+        asked, volume = [], pick_by_volume
+
+        def noted(picks, F, reference, best, count, rng, asked=asked, volume=volume):
+            asked.append((reference.tolist(), count))
+            volume(picks, F, reference, best, count, rng)
+
+        monkeypatch.setattr(rerank, "pick_by_volume", noted)
+        problem = problem_of(space, reference=reference)
+        reranker = Reranker(problem, 20)
+        reranker.learn(told(problem, cheap, [toy_metrics(each) for each in cheap]))
+        picked = reranker.pick(others, 20, np.random.default_rng(3))
+        dearer[name] = sum(toy_metrics(others[row])["energy_mj"] > limit for row in picked)
+        parts[name] = asked
+    (first, few), (second, more) = parts["wide"]
+    assert second == [0.0, 10 * limit]
+    assert parts["none"] == [(first, few), (first, more)]
+    assert few in (more, more - 1)
+    assert dearer["wide"] > max(dearer["none"], 2)
+
+
 def test_ranking_takes_one_thread_whatever_the_process_has(rng, monkeypatch):
     """Their number changes the last bits of sums, and one bit another pick."""
     problem, pool, seen = problem_of(load_space("digits")), drawn(load_space("digits"), 60), []

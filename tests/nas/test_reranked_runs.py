@@ -3,12 +3,13 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from test_cli_refusals import refused
 from test_table_runs import write_run
 
 import nas
-from nas.algorithms import EXPAND
+from nas.algorithms import EXPAND, build_algorithm
 from nas.scoring import threads
 from nas.sections import SearchConfig
 
@@ -54,6 +55,25 @@ def test_a_search_that_goes_on_ranks_as_if_it_had_never_stopped(run, folder, tmp
         grown = nas.search(recipe, tmp_path / "run")
     assert grown.evaluations().drop(columns="duration").equals(run.evaluations().drop(columns="duration"))
     assert grown.reranking().equals(run.reranking())
+
+
+def test_runs_and_comparisons_pick_by_the_reference_that_they_are_judged_by(run, folder, tmp_path, monkeypatch):
+    """A run that goes on takes the recorded one."""
+    given = []
+
+    def noted(name, problem, *others, **options):
+        given.append(problem.minimised_reference())
+        return build_algorithm(name, problem, *others, **options)
+
+    monkeypatch.setattr("nas.pipeline.build_algorithm", noted)
+    monkeypatch.setattr("nas.comparing.build_algorithm", noted)
+    recipe = folder / "known.toml"
+    for evaluations in (12, 18):
+        nas.search(recipe, tmp_path / "run", search={"evaluations": evaluations})
+    compared = nas.compare(recipe, ["nsga2"], 1, workers=1)
+    assert len(given) == 3
+    for minimised, point in zip(given, [run.reference, run.reference, compared.reference], strict=True):
+        assert np.abs(minimised).tolist() == [abs(point[name]) for name in run.objectives]
 
 
 @pytest.mark.parametrize("value", ["0", "1001", "-2"])
