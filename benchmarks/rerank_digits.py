@@ -38,12 +38,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/rerank-digits"), help="run folder of the supernet")
     parser.add_argument("--seeds", type=int, default=5, help="searches per algorithm")
+    parser.add_argument("--jobs", type=int, default=1, help="workers that score, 1 by default")
     parser.add_argument("--data", default=os.environ.get("SPIKEFRONT_DATA"), help="folder of the data")
     options = parser.parse_args()
     start(1)
     began = time.perf_counter()
     comparison = nas.compare(
-        "digits", [PLAIN, RERANKED], options.seeds, evaluations=MANY, out=options.run, data_dir=options.data
+        "digits",
+        [PLAIN, RERANKED],
+        options.seeds,
+        evaluations=MANY,
+        workers=options.jobs,
+        out=options.run,
+        data_dir=options.data,
     )
     values = measure(comparison)
     for name, row in values["hypervolumes"].items():
