@@ -93,6 +93,8 @@ def create_folder(
         old = read_run(folder)
         if old["energy_models"] is None:  # a folder from before runs owned them
             old["energy_models"] = values["energy_models"]
+        if isinstance(old["recipe"].get("search"), dict):  # one from before there was a choice keeps its mode anyway
+            old["recipe"]["search"].setdefault("mode", config.search.mode)
         recorded = parse_recipe(old["recipe"], str(folder / RUN))
         begun = has_begun(folder)
         recipe = recorded.to_dict()  # with the defaults of keys that are younger than the folder

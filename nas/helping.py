@@ -73,12 +73,12 @@ def help_out(folder: Path, token: str, job: Job, workers: WorkersConfig, space: 
         reporter.say(f"sharing the work of {read_holder(folder) or 'another process'}")
         try:
             with signing(sign):
-                return _work(folder, token, mine, pool, space, reporter)
+                return _work(folder, mine, pool, space, reporter)
         finally:
             (mine / HELLO).unlink(missing_ok=True)
 
 
-def _work(folder: Path, token: str, mine: Path, pool: DrainedPool, space: Space, reporter: Reporter) -> int:
+def _work(folder: Path, mine: Path, pool: DrainedPool, space: Space, reporter: Reporter) -> int:
     """Score until who leads is gone, and return how many results were handed over."""
     numbers: dict[Genotype, int] = {}
     count, looked = 0, time.monotonic()
@@ -93,13 +93,12 @@ def _work(folder: Path, token: str, mine: Path, pool: DrainedPool, space: Space,
             count += 1
             continue
         time.sleep(TICK)
+        if not mine.exists():  # it is done, or thinks that this process is dead
+            return count
         if time.monotonic() - looked > 1.0:
             looked = time.monotonic()
-            values = read_message(folder / JOINED / LEADER)
-            if not is_held(folder) or not isinstance(values, dict) or values.get("token") != token:
+            if not is_held(folder):
                 return count
-        elif not mine.exists():  # it is gone, or thinks that this process is
-            return count
 
 
 def _todo(mine: Path) -> list[tuple[int, Path]]:

@@ -1,11 +1,15 @@
 """Asynchronous search: told as results come, replayed to the same proposals, and idle only when all is proposed."""
 
 import heapq
+import json
+import sqlite3
 
 import numpy as np
 import pytest
 from fakes import OBJECTIVES, toy_metrics
+from test_table_runs import write_run
 
+import nas
 from nas.algorithms import ALGORITHMS, build_algorithm
 from nas.asynchronous import Conversation, run_asynchronous
 from nas.evaluation import Evaluation
@@ -259,3 +263,15 @@ def test_what_died_between_its_proposal_and_its_answer_is_answered_and_not_score
     run_asynchronous(Quest(faced, pool, diary, 60, known), conversation)
     assert diary.known[answered].seconds == 0
     assert pool.number < lost
+
+
+def test_a_run_from_before_there_were_modes_goes_on_by_generations_whatever_its_recipe_says_now(tmp_path):
+    run = nas.search(write_run(tmp_path), tmp_path / "run", search={"evaluations": 12, "mode": "generational"})
+    values = json.loads((run.folder / "run.json").read_text())
+    del values["recipe"]["search"]["mode"]
+    (run.folder / "run.json").write_text(json.dumps(values))
+    with sqlite3.connect(run.folder / "study.db") as connection:
+        connection.execute("DELETE FROM study_user_attributes WHERE key = 'mode'")
+    again = nas.search(write_run(tmp_path), run.folder, search={"evaluations": 18, "mode": "async"})
+    assert again.attribute("mode") == "generational"
+    assert len(again.evaluations()) == 18

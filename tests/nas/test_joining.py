@@ -26,15 +26,16 @@ from spaces import InputError
 class OnePerson:
     """A pool with one worker that scores when it is asked for a result, or never."""
 
-    def __init__(self, works=True):
-        self.waiting, self.works, self.idle_share = [], works, 0.25
+    def __init__(self):
+        self.waiting, self.withdrawn, self.idle_share = [], False, 0.25
 
     def submit(self, architecture, split="validation"):
         self.waiting.append(architecture)
 
     def collect(self):
-        if not self.waiting:
+        if self.withdrawn:
             raise NothingToComeError
+        assert self.waiting, "nothing is to come"
         return half_failing(self.waiting.pop(0))
 
     @property
@@ -43,6 +44,7 @@ class OnePerson:
 
     def withdraw(self):
         self.waiting.clear()
+        self.withdrawn = True
         return 0
 
 
@@ -88,8 +90,8 @@ def opened(tmp_path, space, quick):
     """Return a shared pool in a folder, and all that it has said."""
     said = []
 
-    def opened(works=True, expiry=60.0):
-        pool = SharedPool(OnePerson(works), tmp_path, space, said.append, expiry)
+    def opened(expiry=60.0):
+        pool = SharedPool(OnePerson(), tmp_path, space, said.append, expiry)
         pool.open()
         return pool, said
 
@@ -218,10 +220,43 @@ def test_what_nobody_has_begun_is_withdrawn(opened, space, tmp_path):
     number, architecture = guest.begin(space)
     assert pool.withdraw() == 1
     assert guest.todo() == []
-    guest.answer(number, architecture)
+    later = threading.Timer(0.1, guest.answer, (number, architecture))
+    later.start()
     assert pool.collect() == half_failing(architecture)
     with pytest.raises(NothingToComeError):
         pool.collect()
+
+
+def test_what_was_withdrawn_is_not_begun_again_when_who_was_at_it_leaves(opened, space, tmp_path):
+    pool, _ = opened()
+    guest = Guest(tmp_path, pool)
+    for architecture in some(space, 2):
+        pool.submit(architecture)
+    guest.begin(space)
+    pool.withdraw()
+    (guest.path / HELLO).unlink()
+    with pytest.raises(NothingToComeError):
+        pool.collect()
+    assert not pool._queue
+
+
+def test_a_driver_that_gives_signs_of_life_is_not_dead_and_one_with_room_is_hungry(opened, space, tmp_path):
+    pool, said = opened(expiry=0.3)
+    elsewhere = {**asdict(Driver.here()), "host": "elsewhere"}
+    guest = Guest(tmp_path, pool, driver=Driver(**elsewhere))
+    one, other, third = some(space, 3)
+    pool.submit(one)
+    assert pool.hungry  # not here, but there
+    pool.submit(other)
+    assert pool.hungry
+    pool.submit(third)
+    assert not pool.hungry
+    for beat in range(8):
+        guest.driver = Driver(**elsewhere | {"beat": float(beat)})
+        guest.sign()
+        time.sleep(0.06)
+        pool._look()
+    assert not any("is dead" in line for line in said)
 
 
 def test_the_folder_is_gone_with_who_leads_and_what_an_earlier_one_left_is_thrown_away(space, tmp_path):
