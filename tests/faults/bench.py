@@ -22,7 +22,7 @@ from nas.storage import read_trials
 
 HERE = Path(__file__).parent
 STUDIES = ("search", "random")
-PATIENCE = 180
+PATIENCE = 900
 """Seconds after which a moment that never came is an error."""
 
 GENES = ("width", "depth", "heads", "ratio", "steps")

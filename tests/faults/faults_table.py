@@ -6,6 +6,7 @@ python tests/faults/faults_table.py --runs 10 --write docs/reliability.md
 import argparse
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
@@ -16,8 +17,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import scenarios
+from bench import Verdict
 from fault_evaluator import KINDS
 from postgres import PASSWORD, programs, running_server
+
+from spaces import InputError
 
 MODES = ("generational", "async")
 BEGIN, END = "<!-- faults -->", "<!-- end of faults -->"
@@ -79,8 +83,8 @@ def main():
         tasks = every(Path(folder), server, options.runs, options.kills, options.outage)
         lone = [task for task in tasks if task.func is scenarios.outage]
         with ThreadPoolExecutor(options.jobs) as pool:
-            rows = [row for row in pool.map(lambda task: say(task()), [t for t in tasks if t not in lone]) if row]
-        rows += [say(task()) for task in lone]
+            rows = list(pool.map(attempt, [task for task in tasks if task not in lone]))
+        rows = [row for row in [*rows, *map(attempt, lone)] if row is not None]
     rows.sort(key=lambda row: MODES.index(row.mode))
     minutes = (time.monotonic() - began) / 60
     where = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
@@ -95,8 +99,14 @@ def main():
     sys.exit(any(row.wrong for row in rows))
 
 
-def say(row):
-    """Tell of a row when it is there, and return it."""
+def attempt(task):
+    """Run a scenario, tell how it ended, and return its row; one that breaks is a row too."""
+    try:
+        row = task()
+    except (AssertionError, OSError, LookupError, ValueError, InputError, subprocess.SubprocessError) as error:
+        verdict = Verdict(0, 0, 0, 0, 0, [f"{type(error).__name__}: {str(error).splitlines()[0]}"])
+        mode = next(word for word in task.args if word in MODES)
+        row = scenarios.Row(task.func.__name__, mode, "", 1, 1, [verdict], 0.0)
     if row is not None:
         sys.stderr.write(f"{row.fault}, {row.mode}: {row.seconds:.0f} s, {row.wrong or 'as it should be'}\n")
     return row
