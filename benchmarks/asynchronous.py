@@ -17,6 +17,7 @@ import os
 import resource
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -104,10 +105,11 @@ class Memory:
         """Number of proposals."""
         return len(self.proposals)
 
-    def open(self, architecture: Genotype, generation: int, *, after: int = 0) -> None:
+    def open(self, architecture: Genotype, generation: int, *, parents: Sequence[str] = (), after: int = 0) -> None:
         """Note a proposal."""
         self.proposals.append((architecture, after))
-        self._write({"open": architecture.key, "generation": generation, "after": after})
+        notes = {"generation": generation, "parents": list(parents), "after": after}
+        self._write({"open": architecture.key, **notes})
 
     def close(self, evaluation: Evaluation, *, told: int = 0) -> None:
         """Note a result."""

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from evaluators.base import Candidate, Sense
+from evaluators.base import Candidate
+from evaluators.senses import Sense
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from evaluators.operations import OperationCounts, counting
+from evaluators.senses import Sense
 from spaces import Architecture, Skeleton
 from supernet.calibrate import calibrate
 from supernet.data import Normalise, Split
@@ -20,8 +21,6 @@ from supernet.engine import Engine, SubnetResult
 from supernet.extract import extract
 from supernet.layers import EntangledBatchNorm
 from supernet.spikformer import Spikformer
-
-Sense = Literal["max", "min"]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from evaluators.base import Candidate, Sense
+from evaluators.base import Candidate
 from evaluators.energy import (
     MJ_PER_PJ,
     EnergyPart,
@@ -25,6 +25,7 @@ from evaluators.energy import (
 )
 from evaluators.energy_models import EnergyModel
 from evaluators.operations import OperationCounts
+from evaluators.senses import Sense
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from typing import ClassVar
 
 import torch
 
-from evaluators.base import Candidate, Sense
+from evaluators.base import Candidate
 from evaluators.operations import OperationCounts
+from evaluators.senses import Sense
 from spaces import Architecture, Skeleton, hidden_width
 from supernet.engine import LayerOperations, NeuronOperations
 from supernet.neurons import build_neuron

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from evaluators.base import Candidate, Sense
+from evaluators.base import Candidate
 from evaluators.energy_models import DEFAULT_MODEL, EnergyModel, load_energy_model
 from evaluators.operations import OperationCounts
+from evaluators.senses import Sense
 from supernet.engine import LayerOperations
 
 PRIOR_FIRING_RATE = 0.2

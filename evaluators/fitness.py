@@ -16,9 +16,10 @@ from functools import cache
 from typing import ClassVar
 
 from evaluators.accuracy import Accuracy
-from evaluators.base import Candidate, Sense
+from evaluators.base import Candidate
 from evaluators.complexity import dense_operations
 from evaluators.energy import Energy, estimate_energy_mj
+from evaluators.senses import Sense
 from spaces import Architecture, InputError, Skeleton
 
 FORMS = ("product", "sum")

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluators.base import Sense
+from evaluators.senses import Sense
 from spaces import Genotype, TableSpace
 
 

@@ -8,7 +8,7 @@ told. An interrupted search replays them, and goes on as if nothing had happened
 from __future__ import annotations
 
 from collections import ChainMap, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from pymoo.algorithms.base.genetic import GeneticAlgorithm
@@ -18,6 +18,7 @@ from pymoo.core.population import Population
 
 from nas.algorithms import RandomSearch
 from nas.evaluation import Evaluation
+from nas.lineage import parents_of
 from nas.loop import Quest, refusals
 from nas.problem import ArchitectureProblem
 from nas.stopping import Ending, Reason
@@ -42,8 +43,8 @@ class Diary(Protocol):
         """Results so far."""
         ...
 
-    def open(self, architecture: Genotype, generation: int, *, after: int) -> None:
-        """Note a proposal."""
+    def open(self, architecture: Genotype, generation: int, *, parents: Sequence[str], after: int) -> None:
+        """Note a proposal, and the keys of what it was made from."""
         ...
 
     def close(self, evaluation: Evaluation, *, told: int) -> None:
@@ -125,6 +126,10 @@ class Conversation:
                 algorithm.initialization.sampling.first = []  # it has them now
         return asked
 
+    def parents(self, proposal: Genotype) -> tuple[str, ...]:
+        """Return the keys of what a proposal without a result was made from."""
+        return parents_of(self._problem.space, self._individuals[proposal])
+
     def tell(self, evaluation: Evaluation) -> None:
         """Take the result of a proposal."""
         self.told += 1
@@ -191,7 +196,8 @@ def run_asynchronous(quest: Quest[Diary], conversation: Conversation) -> Ending:
             if proposal is None:
                 break
             spent += 1
-            diary.open(proposal, 1 + conversation.after // conversation.population, after=conversation.after)
+            generation, parents = 1 + conversation.after // conversation.population, conversation.parents(proposal)
+            diary.open(proposal, generation, parents=parents, after=conversation.after)
             pending += begin(proposal)
         if not pending:
             break

@@ -30,7 +30,7 @@ from nas.page import (
 )
 from nas.statistics import SURFACES, quartiles
 from spaces import InputError
-from supernet.checkpoint import write_atomically
+from supernet.files import write_atomically
 
 PAGE = "compare.html"
 

@@ -50,11 +50,11 @@ class MemoryRecord:
         """Number of proposals so far, repeats included."""
         return len(self.proposed)
 
-    def open(self, architecture: Genotype, generation: int) -> None:
+    def open(self, architecture: Genotype, generation: int, *, parents: Sequence[str] = ()) -> None:
         """Note a proposal."""
         self.proposed.append(architecture)
         if self._beneath is not None:
-            self._beneath.open(architecture, generation)
+            self._beneath.open(architecture, generation, parents=parents)
 
     def close(self, evaluation: Evaluation) -> None:
         """Note the result of a proposal."""

@@ -29,7 +29,7 @@ from nas.durable import Alone, Leads
 from nas.folder import HeldError, hold
 from nas.storage import read_trials
 from spaces import InputError
-from supernet.checkpoint import write_atomically
+from supernet.files import write_atomically
 
 HOLDER = ".driver.json"
 """File of a run folder that says which process works on it."""

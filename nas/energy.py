@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from evaluators import EnergyModel, OperationCounts, compare, energy_model_names, energy_parts, load_energy_model
 from spaces import InputError
-from supernet.checkpoint import write_atomically
+from supernet.files import write_atomically
 
 KINDS = {"convolution": "#0072B2", "linear": "#D55E00", "product": "#009E73", "neuron": "#CC79A7"}
 """Kinds of layers with their colours, safe for all colour vision (Okabe and Ito)."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from spaces import Genotype
@@ -21,12 +23,14 @@ class Evaluation:
         metrics: Values by metric name, empty if the scoring failed.
         seconds: Wall time of the scoring.
         failure: Why there are no metrics, or None.
+        worker: Which process scored it, ``host:process``; None if nothing was scored, or if that is not known.
     """
 
     architecture: Genotype
     metrics: Mapping[str, float]
     seconds: float
     failure: str | None = None
+    worker: str | None = field(default=None, compare=False)
 
 
 def attempt(architecture: Genotype, compute: Callable[[], Mapping[str, float]]) -> Evaluation:
@@ -37,6 +41,11 @@ def attempt(architecture: Genotype, compute: Callable[[], Mapping[str, float]]) 
     except (Exception, SystemExit) as error:  # the worker boundary: a failure is data
         metrics, failure = {}, f"{type(error).__name__}: {error}"
     return Evaluation(architecture, metrics, time.perf_counter() - began, failure)
+
+
+def this_process() -> str:
+    """Return the name of this process among those that score: ``host:process``."""
+    return f"{platform.node()}:{os.getpid()}"
 
 
 class Scores(Protocol):

@@ -62,7 +62,7 @@ class ExpandedMating(UnseenMating):
         self.eliminate_duplicates.seen.update(picked)
         vectors = [candidates[architecture] for architecture in picked]
         X = [problem.space.encode(a) if x is None else x for a, x in zip(picked, vectors, strict=True)]
-        offspring = Population.new(X=np.array(X)) if X else Population.empty()
+        offspring = self.offspring(dict(zip(picked, X, strict=True)))
         self._reranker.expect(offspring)
         return offspring
 

@@ -16,11 +16,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
-from evaluators import EnergyModel, model_files, parse_energy_model, read_energy_tables
+from evaluators import EnergyModel, Sense, parse_energy_model, read_energy_tables
 from nas.config import MODEL_METRICS, RunConfig, parse_recipe
 from nas.sections import LIMITS
 from spaces import InputError, SearchSpace, Space, TableSpace
-from supernet.checkpoint import INDEX, write_atomically
+from supernet.files import INDEX, write_atomically
 
 RUN = "run.json"
 _FORMAT = "spikefront-run-1"
@@ -56,7 +56,8 @@ def create_folder(
         space: Its space, with the input shape of its images.
         data_dir: Folder of images and tables, or None.
         record: What the run owns from now on, of ``images`` and ``table`` (their fingerprints),
-            ``energy_models`` (tables of the user's models by name) and ``warm_start`` (what it begins with).
+            ``energy_models`` (tables of the user's models by name), ``warm_start`` (what it begins with), and
+            ``metrics`` (their senses by name, in order).
 
     Raises:
         InputError: If the folder cannot be written, or belongs to another recipe.
@@ -70,6 +71,7 @@ def create_folder(
         "images": None,
         "table": None,
         "warm_start": None,
+        "metrics": None,
         **(record or {}),
         "data_dir": None if data_dir is None else str(data_dir.resolve()),
         "facts": run_facts(),
@@ -95,6 +97,8 @@ def create_folder(
             old["energy_models"] = values["energy_models"]
         if isinstance(old["recipe"].get("search"), dict):  # one from before there was a choice keeps its mode anyway
             old["recipe"]["search"].setdefault("mode", config.search.mode)
+        if old["metrics"] is None:
+            old["metrics"] = values["metrics"]
         recorded = parse_recipe(old["recipe"], str(folder / RUN))
         begun = has_begun(folder)
         recipe = recorded.to_dict()  # with the defaults of keys that are younger than the folder
@@ -182,24 +186,27 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder} is not a run folder: it has no {RUN}; start one with `nas search`") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
-    keys = {"format", "id", "recipe", "space", "energy_models", "images", "table", "warm_start", "data_dir", "facts"}
+    own = {"energy_models", "images", "table", "warm_start", "metrics"}
+    keys = {"format", "id", "recipe", "space", "data_dir", "facts", *own}
     tables = ("recipe", "space", "facts")
     if isinstance(values, dict):
         values.setdefault("energy_models", None)  # a folder from before runs owned them
         values.setdefault("table", None)  # or from before there were any
         values.setdefault("warm_start", None)
+        values.setdefault("metrics", None)
         if isinstance(values.get("recipe"), dict) and isinstance(values["recipe"].get("search"), dict):
             values["recipe"]["search"].setdefault("expand", 1)  # what runs did before there was a reranker
         values.setdefault("id", None)  # or from before they had one
     if (
         not isinstance(values, dict)
         or set(values) != keys
-        or not all(isinstance(values[name], dict | None) for name in ("energy_models", "warm_start"))
+        or not all(isinstance(values[name], dict | None) for name in ("energy_models", "warm_start", "metrics"))
         or values["format"] != _FORMAT
         or not all(isinstance(values[name], dict) for name in tables)
         or not set(values["facts"]) >= _FACTS
         or not isinstance(values["facts"]["versions"], dict)
         or not all(values[name] is None or isinstance(values[name], str) for name in _TEXTS)
+        or not all(sense in ("max", "min") for sense in (values["metrics"] or {}).values())
     ):
         raise InputError(f"{path} must be of format {_FORMAT} with the keys {sorted(keys)}")
     return values
@@ -213,6 +220,8 @@ def read_energy_models(folder: Path, config: RunConfig) -> dict[str, Any]:
     Raises:
         InputError: If a model is neither in its file nor in the folder, or two have one name.
     """
+    from evaluators import model_files  # noqa: PLC0415  # loads torch, which reading a run does without
+
     tables: dict[str, Any] = {}
     for name, path in model_files(config.metrics).items():
         kept = read_run(folder)["energy_models"] or {} if not path.exists() and (folder / RUN).is_file() else {}
@@ -224,6 +233,12 @@ def open_energy_models(folder: Path) -> dict[str, EnergyModel]:
     """Return the user's energy models that a run keeps, by name; none for a folder from before runs kept them."""
     tables = read_run(folder)["energy_models"] or {}
     return {name: parse_energy_model(name, values, f"{folder / RUN}, {name}") for name, values in tables.items()}
+
+
+def recorded_senses(folder: Path) -> dict[str, Sense] | None:
+    """Return the metrics of a run in order, each with its sense; None for a folder from before runs kept them."""
+    found: dict[str, Sense] | None = read_run(folder)["metrics"]
+    return found
 
 
 def open_recipe(folder: Path) -> tuple[RunConfig, Space]:
@@ -266,6 +281,7 @@ def _identity(values: Mapping[str, Any], begun: bool) -> dict[str, Any]:
     search["warm_start"] = (values["warm_start"] or {}).get("sha256")  # wherever it lies
     metrics = [without_folder(metric) for metric in recipe["metrics"]]
     recipe |= {"search": search if begun else None, "workers": {"threads": threads}, "metrics": metrics}
+    recipe["senses"] = values["metrics"]
     if recipe.get("table") is not None:  # wherever its file lies, and its rows make the space
         return {**recipe, "table": {**recipe["table"], "file": None, "sha256": values["table"]}}
     data = {**recipe["data"], "images": values["images"]}

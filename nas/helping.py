@@ -133,6 +133,7 @@ def _answer(mine: Path, number: int, evaluation: Evaluation) -> None:
         "metrics": dict(evaluation.metrics),
         "seconds": evaluation.seconds,
         "failure": evaluation.failure,
+        "worker": evaluation.worker,
     }
     with suppress(OSError):
         write_message(mine / f"done-{number}.json", values)

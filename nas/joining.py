@@ -22,7 +22,7 @@ from nas.drivers import EXPIRY, Driver
 from nas.evaluation import Evaluation, SplitName
 from nas.workers import NothingToComeError, Pool
 from spaces import Genotype, InputError, Space
-from supernet.checkpoint import write_atomically
+from supernet.files import write_atomically
 
 JOINED = "joined"
 """Folder of a run folder that those who share its work meet in."""
@@ -217,7 +217,8 @@ class SharedPool:
                 raise ValueError(f"it is of {values['key']}")
             metrics = {str(name): float(value) for name, value in values["metrics"].items()}
             failure = None if values["failure"] is None else str(values["failure"])
-            self._results.append(Evaluation(architecture, metrics, float(values["seconds"]), failure))
+            worker = None if values.get("worker") is None else str(values["worker"])
+            self._results.append(Evaluation(architecture, metrics, float(values["seconds"]), failure, worker))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             self._say(f"an answer of {guest.driver} is not one ({error!r}); it is scored again")
             self._queue.appendleft((architecture, split))

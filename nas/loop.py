@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Generic, Protocol, TypeVar
 
 from pymoo.core.algorithm import Algorithm
 
 from nas.evaluation import Evaluation, SplitName
+from nas.lineage import parents_of
 from nas.problem import ArchitectureProblem
 from nas.start import Start
 from nas.stopping import Ending, Limits
@@ -35,8 +37,8 @@ class Record(Protocol):
         """Number of proposals so far."""
         ...
 
-    def open(self, architecture: Genotype, generation: int) -> None:
-        """Note a proposal."""
+    def open(self, architecture: Genotype, generation: int, *, parents: Sequence[str] = ()) -> None:
+        """Note a proposal, and the keys of what it was made from."""
         ...
 
     def close(self, evaluation: Evaluation) -> None:
@@ -92,11 +94,12 @@ def run_search(quest: Quest[Record], algorithm: Algorithm) -> Ending:
         if population is None or len(population) == 0:
             return Ending(spent, "exhausted")
         architectures = [problem.space.decode(x) for x in population.get("X")]
+        parents = {a: parents_of(problem.space, each) for a, each in zip(architectures, population, strict=True)}
         unknown = [architecture for architecture in architectures if architecture not in begun]
         fresh = unknown[: budget - spent]
         generation += bool(fresh)
         answers = ChainMap(refusals(problem, fresh), quest.known)
-        evaluate(fresh, quest.pool, record, generation, answers, quest.on_evaluation, limits=limits)
+        evaluate(fresh, quest.pool, record, generation, answers, quest.on_evaluation, limits=limits, parents=parents)
         spent += len(fresh)
         if len(fresh) == len(unknown):
             evaluations = [record.known[architecture] for architecture in architectures]
@@ -126,16 +129,17 @@ def evaluate(
     on_evaluation: OnEvaluation,
     split: SplitName = "validation",
     limits: Limits | None = None,
+    parents: Mapping[Genotype, Sequence[str]] = MappingProxyType({}),
 ) -> list[Evaluation]:
     """Return the results of different architectures in their order, and record each as it arrives."""
     for architecture in architectures:
-        store.open(architecture, generation)
+        store.open(architecture, generation, parents=parents.get(architecture, ()))
     waiting = 0
     for architecture in architectures:
         if architecture in store.known:
             on_evaluation(store.known[architecture])
         elif architecture in known:
-            store.close(replace(known[architecture], seconds=0.0))  # no work was done for it here
+            store.close(replace(known[architecture], seconds=0.0, worker=None))  # no work was done for it here
             on_evaluation(store.known[architecture])
         else:
             if limits is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from pymoo.core.population import Population
 from pymoo.core.sampling import Sampling
 
 from nas.drawing import draw_unseen
+from nas.lineage import note_parents, noted_parents
 from nas.problem import ArchitectureProblem
 from spaces import Genotype
 
@@ -108,6 +110,7 @@ class UnseenMating(Mating):  # type: ignore[misc]  # pymoo is untyped
         super().__init__(
             selection, crossover, GeneMutation(), eliminate_duplicates=eliminate_duplicates, n_max_iterations=20
         )
+        self._parents: dict[Genotype, NDArray[np.generic] | None] = {}
 
     def do(
         self,
@@ -122,7 +125,13 @@ class UnseenMating(Mating):  # type: ignore[misc]  # pymoo is untyped
         if len(found) < n_offsprings:
             found |= self.draw(problem, n_offsprings - len(found), found, random_state)
         self.eliminate_duplicates.seen.update(found)
-        return Population.new(X=np.array(list(found.values()))) if found else Population.empty()
+        return self.offspring(found)
+
+    def offspring(self, vectors: Mapping[Genotype, NDArray[np.int64]]) -> Population:
+        """Return architectures as individuals that know their parents, each with its vector ``(n_var,)``."""
+        made = Population.new(X=np.array(list(vectors.values()))) if vectors else Population.empty()
+        note_parents(made, [self._parents.get(architecture) for architecture in vectors])
+        return made
 
     def propose(
         self,
@@ -136,7 +145,27 @@ class UnseenMating(Mating):  # type: ignore[misc]  # pymoo is untyped
         history: NotSeen = self.eliminate_duplicates
         history.seen.update(history.architectures(pop))
         offspring = super().do(problem, pop, count, random_state=random_state, **kwargs)
-        return dict(zip(history.architectures(offspring), offspring.get("X"), strict=True))
+        architectures = history.architectures(offspring)
+        self._parents = dict(zip(architectures, map(noted_parents, offspring), strict=True))
+        return dict(zip(architectures, offspring.get("X"), strict=True))
+
+    def _do(
+        self,
+        problem: ArchitectureProblem,
+        pop: Population,
+        n_offsprings: int,
+        random_state: np.random.Generator,
+        **kwargs: Any,
+    ) -> Population:
+        """Mate, and note of each offspring who its parents are."""
+        crossover, matings = self.crossover, math.ceil(n_offsprings / self.crossover.n_offsprings)
+        parents = self.selection(
+            problem, pop, matings, n_parents=crossover.n_parents, random_state=random_state, **kwargs
+        )
+        offspring = super()._do(problem, pop, n_offsprings, parents=parents, random_state=random_state, **kwargs)
+        vectors = [np.array([parent.X for parent in mating]) for mating in parents]
+        note_parents(offspring, vectors * crossover.n_offsprings)  # the first offspring of all matings come first
+        return offspring
 
     def draw(
         self,

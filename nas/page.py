@@ -9,7 +9,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from supernet.checkpoint import write_atomically
+from supernet.files import write_atomically
 
 BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY, BLACK = (
     "#0072B2",

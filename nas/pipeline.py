@@ -27,10 +27,9 @@ from nas.modes import run_in, settle_mode
 from nas.problem import ArchitectureProblem
 from nas.progress import Reporter, Silent
 from nas.report import write_report
-from nas.rerank import RERANKING
 from nas.results import non_dominated
 from nas.run import Run, check_store
-from nas.soundness import IDLE, PLANNED, REFERENCE, WARM, Mode
+from nas.soundness import IDLE, PLANNED, REFERENCE, RERANKING, WARM, Mode
 from nas.sources import ScoreSource, open_source
 from nas.start import Start
 from nas.stopping import SECONDS, STOPPED, Clock, Limits, Stall
@@ -87,7 +86,7 @@ def prepare(
     check_admission(problem, np.random.default_rng(config.seed))
     warm = open_warm_start(config, folder, source.space)
     usable = None if warm is None else admitted(warm, problem)
-    kept = {"warm_start": None if warm is None else warm.to_dict()}
+    kept = {"warm_start": None if warm is None else warm.to_dict(), "metrics": dict(source.metrics)}
     check_store(folder, storage)
     create_folder(folder, config, source.space, data_folder(data_dir), {**source.record, **kept})
     return Prepared(config, folder, source, usable, storage)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,13 @@ from pymoo.core.population import Population
 from pymoo.core.problem import Problem
 from pymoo.problems.static import StaticProblem
 
-from evaluators import Sense, StaticMetrics
+from evaluators import Sense
 from nas.constraints import Constraint, squash
 from nas.fitness import Fitness, MeanFitness, MetricFitness, signs
 from spaces import Genotype, Space
+
+if TYPE_CHECKING:
+    from evaluators import StaticMetrics
 
 REMEMBERED = 2**16
 """Architectures whose static metrics are kept, as candidates come back."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import ray
 
-from nas.evaluation import Evaluation, Job, Scores, SplitName
+from nas.evaluation import Evaluation, Job, Scores, SplitName, this_process
 from spaces import Genotype
 from supernet.device import cap_gpu_memory
 
@@ -39,4 +40,6 @@ class Actor:
         """Yield None when it begins, and then the evaluations of architectures that are scored together."""
         assert self._scorer is not None
         yield None
-        yield from self._scorer.score_together(architectures, split)
+        me = this_process()
+        for evaluation in self._scorer.score_together(architectures, split):
+            yield replace(evaluation, worker=me)

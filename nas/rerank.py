@@ -28,9 +28,6 @@ from spaces import Genotype
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
-RERANKING = "reranking"
-"""User attribute of the study ``search``: how well each batch was ranked."""
-
 EXPLORED = 0.125
 """Share of each batch that is not what the ranker likes best: at random, or what its members disagree about most."""
 

@@ -11,8 +11,7 @@ from dataclasses import replace
 from typing import cast
 
 from nas.evaluation import Evaluation
-from nas.rerank import RERANKING
-from nas.soundness import IDLE
+from nas.soundness import IDLE, RERANKING
 from nas.stopping import SECONDS, STOPPED
 from nas.storage import AFTER, FAILURE, TOLD, Store, Write, read_metrics
 from spaces import Genotype

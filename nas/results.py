@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evaluators import Sense
 from nas.constraints import Constraint, violations
-from nas.storage import DURATION, FAILURE, GENERATION, KEY
+from nas.storage import DURATION, FAILURE, GENERATION, KEY, PARENTS, WORKER
 from spaces import Space
 
 STATES = {
@@ -22,6 +22,11 @@ STATES = {
     TrialState.WAITING: "running",
     TrialState.PRUNED: "failed",
 }
+
+BEFORE = ("number", "key")
+AFTERWARDS = ("generation", "parents", "state", "duration", "worker", "failure", "feasible", "is_pareto")
+RESULT_COLUMNS = (*BEFORE, *AFTERWARDS)
+"""Columns of the results beside genes and metrics, which stand between both parts."""
 
 
 def evaluations_frame(
@@ -34,8 +39,9 @@ def evaluations_frame(
     """Return one row per evaluation, in the order of submission.
 
     Columns: ``number, key``, one per gene (missing for layers that do not exist), one per metric (missing unless
-    complete), ``generation, state, duration`` in seconds, ``failure`` (reason), ``feasible`` (whether it is
-    complete and keeps all constraints) and ``is_pareto`` (whether no other feasible one dominates it).
+    complete), ``generation``, ``parents`` (keys of what it was made from, with a space between), ``state``,
+    ``duration`` in seconds, ``worker`` (``host:process`` that scored it), ``failure`` (reason), ``feasible`` (whether
+    it is complete and keeps all constraints) and ``is_pareto`` (whether no other feasible one dominates it).
     """
     rows = [
         {
@@ -44,17 +50,21 @@ def evaluations_frame(
             **{column: trial.params.get(column) for column in space.columns},
             **{metric: _metric(trial, metric) for metric in metrics},
             "generation": trial.user_attrs[GENERATION],
+            "parents": " ".join(trial.user_attrs.get(PARENTS, ())) or None,
             "state": STATES[trial.state],
             "duration": trial.user_attrs.get(DURATION),
+            "worker": trial.user_attrs.get(WORKER),
             "failure": trial.user_attrs.get(FAILURE),
         }
         for trial in trials
     ]
-    columns = ["number", "key", *space.columns, *metrics, "generation", "state", "duration", "failure"]
+    columns = [*BEFORE, *space.columns, *metrics, *AFTERWARDS[:-2]]
     frame = pd.DataFrame(rows, columns=columns)
     numbers = [name for name in space.columns if not isinstance(space.choices(name)[0], str)]
     for column in (*numbers, *metrics, "duration"):
         frame[column] = pd.to_numeric(frame[column])
+    for column in ("parents", "worker", "failure"):  # of one kind, whether all, some or none of them are missing
+        frame[column] = frame[column].astype(object).where(frame[column].notna(), None)
     complete = (frame["state"] == "complete").to_numpy()
     frame["feasible"] = frame["is_pareto"] = False
     frame.loc[complete, "feasible"] = violations(frame[complete], constraints) == 0

@@ -10,26 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from evaluators import EnergyModel, OperationCounts, Sense, UnderModel, build_evaluators
+from evaluators import EnergyModel, Sense
 from nas.address import Address, parse_address
 from nas.backend import Storage, open_run_storage
 from nas.constraints import Constraint, parse_constraints, violations
 from nas.drivers import Driver, find_leader
 from nas.evaluation import SplitName
-from nas.folder import LINK, RUN, STORE, open_energy_models, open_recipe, read_run
-from nas.rerank import RERANKING
+from nas.folder import LINK, RUN, STORE, open_energy_models, open_recipe, read_run, recorded_senses
 from nas.results import evaluations_frame, front_frame, hypervolume
-from nas.scoring import Scorer, build_job, load_run_data, metric_senses, objective_senses, threads
-from nas.soundness import REFERENCE, WARM, check_directions, check_file, sound_attributes, sound_trials
+from nas.soundness import REFERENCE, RERANKING, WARM, check_directions, check_file, sound_attributes, sound_trials
 from nas.stopping import STOPPED, Reason, why_stopped
 from nas.storage import GENERATION, STUDIES, read_architecture
 from spaces import Architecture, Genotype, InputError, SearchSpace
-from supernet.checkpoint import Checkpoint, load_checkpoint
-from supernet.data import ImageData, Split
-from supernet.spikformer import Spikformer, build_supernet
 
 if TYPE_CHECKING:
+    from evaluators import OperationCounts
     from nas.export import Exported
+    from supernet.checkpoint import Checkpoint
+    from supernet.data import ImageData, Split
+    from supernet.spikformer import Spikformer
 
 
 class Run:
@@ -52,12 +51,25 @@ class Run:
     @property
     def objectives(self) -> dict[str, Sense]:
         """Objectives in order, each with its sense."""
-        return objective_senses(self.config, self._models)
+        senses, names = self._senses, self.config.search.objectives
+        if lost := [name for name in names if name not in senses]:
+            raise InputError(f"{self.folder / RUN} must have a sense for each objective, and has none for {lost}")
+        return {name: senses[name] for name in names}
 
     @property
     def metrics(self) -> list[str]:
         """All recorded metrics in order."""
-        return list(metric_senses(self.config, self._models))
+        return list(self._senses)
+
+    @cached_property
+    def _senses(self) -> dict[str, Sense]:
+        """Metrics in order, each with its sense: those that the run has recorded, else those of its evaluators."""
+        recorded = recorded_senses(self.folder)
+        if recorded is not None:
+            return recorded
+        from nas.scoring import metric_senses
+
+        return metric_senses(self.config, self._models)
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:
@@ -73,6 +85,8 @@ class Run:
     @property
     def energy_models(self) -> list[EnergyModel]:
         """Energy models that metrics are under, those of objectives first; a user's as it was when the run began."""
+        from evaluators import UnderModel, build_evaluators
+
         built = build_evaluators(self.config.metrics, self.config.options, self._models).values()
         models = {name: each.energy_model for each in built if isinstance(each, UnderModel) for name in each.metrics}
         ordered = [models[name] for name in (*self.config.search.objectives, *models) if name in models]
@@ -81,6 +95,8 @@ class Run:
     @cached_property
     def data(self) -> ImageData:
         """Image set of the run."""
+        from nas.scoring import load_run_data
+
         values = read_run(self.folder)
         data = load_run_data(self.config, values["data_dir"])
         if values["images"] not in (None, data.fingerprint):
@@ -90,8 +106,9 @@ class Run:
     def evaluations(self, study: str = "search") -> pd.DataFrame:
         """Return one row per evaluation of a study: ``search``, ``random``, ``reference`` or ``test``.
 
-        Columns: ``number, key``, one per gene, one per metric, ``generation, state, duration`` in seconds,
-        ``failure``, ``feasible`` and ``is_pareto``. Results that a warm start took are of generation 0.
+        Columns: ``number, key``, one per gene, one per metric, ``generation, parents, state, duration`` in seconds,
+        ``worker``, ``failure``, ``feasible`` and ``is_pareto``; docs/runs.md says what they mean. Results that a warm
+        start took are of generation 0.
         """
         if study not in STUDIES:
             raise InputError(f"a run has the studies {list(STUDIES)}, got {study!r}")
@@ -247,6 +264,9 @@ class Run:
 
     def training(self, supernet: Spikformer | None = None) -> Checkpoint:
         """Return the state of the supernet's training, and load its weights if a supernet is given."""
+        from supernet.checkpoint import Checkpoint, load_checkpoint
+        from supernet.spikformer import build_supernet
+
         config, space = self.config, self.supernet_space
         largest, images = space.largest(), config.images.name
         identity = Checkpoint(config.seed, images, config.training, largest, space.skeleton, space)
@@ -258,6 +278,8 @@ class Run:
         Raises:
             InputError: If it has not been trained to the end.
         """
+        from supernet.spikformer import build_supernet
+
         executor = self.config.executor  # what is loaded lies in this machine's memory, not on a GPU
         supernet = build_supernet(self.supernet_space, self.config.seed, "auto" if executor == "cupy" else executor)
         state = self.training(supernet)
@@ -281,6 +303,8 @@ class Run:
         Raises:
             InputError: If a key, the supernet or the images are not right, or the network cannot be run.
         """
+        from nas.scoring import Scorer, build_job
+
         architectures = self.networks(keys)
         job = build_job(self.config, self.data, self.supernet())
         splits: dict[SplitName, Split] = {"validation": job.splits["validation"].head(images)}
@@ -298,6 +322,8 @@ class Run:
 
         It takes images normalised by its ``normalise``, ``(B, C, H, W)``, to logits ``(B, classes)``.
         """
+        from nas.scoring import Scorer, build_job, threads
+
         supernet, (architecture,) = self.supernet(), self.networks([key])
         job = build_job(self.config, self.data, supernet, self._models)
         with threads(job.threads):  # as in a search on a CPU, so that it is the same network to the last bit
@@ -316,7 +342,7 @@ class Run:
         Raises:
             InputError: If the run has no such network, the folder is in use, or the format cannot hold the network.
         """
-        from nas.export_run import export_run  # noqa: PLC0415  # which takes a run
+        from nas.export_run import export_run
 
         return export_run(self, key, out, format)
 

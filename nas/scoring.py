@@ -25,15 +25,13 @@ from evaluators import (
 )
 from nas.config import RunConfig
 from nas.evaluation import Evaluation, SplitName, attempt
+from nas.results import RESULT_COLUMNS
 from spaces import Architecture, InputError, Skeleton, Space
 from supernet.data import ImageData, Normalise, Split, load_data
 from supernet.device import keep_large_blocks
 from supernet.engine import Engine, in_turns
 from supernet.engine.scoring import MEMORY
 from supernet.spikformer import Spikformer
-
-RESULT_COLUMNS = ("number", "key", "generation", "state", "duration", "failure", "feasible", "is_pareto")
-"""Columns of the results beside genes and metrics."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from evaluators import Sense
 from nas.backend import Storage
 from nas.results import STATES
 from nas.stopping import SECONDS, STOPPED, Reason
-from nas.storage import AFTER, DURATION, FAILURE, GENERATION, KEY, TOLD, read_attributes, read_trials
+from nas.storage import AFTER, DURATION, FAILURE, GENERATION, KEY, PARENTS, TOLD, WORKER, read_attributes, read_trials
 from spaces import InputError, Space
 
 REFERENCE = "hypervolume_reference"
@@ -37,6 +37,9 @@ when it goes on with more, as a search that goes on is the one that it was."""
 
 IDLE = "idle_share"
 """User attribute of the study ``search``: share of the workers' time in which they scored nothing."""
+
+RERANKING = "reranking"
+"""User attribute of the study ``search``: how well each batch was ranked by its reranker (:mod:`nas.rerank`)."""
 
 _WAY_OUT = "restore it, or choose another run folder"
 
@@ -157,6 +160,8 @@ def _fault(trial: Any, space: Space, metrics: Collection[str]) -> str | None:
         GENERATION: (None, lambda value: type(value) is int and value >= 0),
         DURATION: (0.0, lambda value: _is_finite(value) and value >= 0),
         FAILURE: ("", lambda value: isinstance(value, str)),
+        WORKER: ("", lambda value: isinstance(value, str)),
+        PARENTS: ([], _are_texts),
         AFTER: (0, lambda value: type(value) is int and value >= 0),
         TOLD: (0, lambda value: type(value) is int and value >= 0),
     }
@@ -167,6 +172,10 @@ def _fault(trial: Any, space: Space, metrics: Collection[str]) -> str | None:
     if STATES[trial.state] == "complete" and odd:
         return f"is complete and has no finite {odd[0]}, got {attributes.get(odd[0])!r}"
     return None
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
 def _is_finite(value: Any) -> bool:

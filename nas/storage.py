@@ -10,7 +10,7 @@ file; nothing is ever unpickled.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -31,11 +31,15 @@ STUDIES = ("reference", "search", "random", "test")
 GENERATION, KEY, FAILURE, DURATION = "generation", "key", "failure", "duration"
 """User attributes of a trial beside its metrics; ``duration`` is in seconds."""
 
+PARENTS, WORKER = "parents", "worker"
+"""User attributes of a trial: keys of what its architecture was made from, and which process scored it. Those of
+before there were any have none."""
+
 AFTER, TOLD = "after", "told"
 """User attributes of a trial of an asynchronous search: how many results were told when it was proposed, and which of
 those told its own is."""
 
-_BOOKKEEPING = frozenset({GENERATION, KEY, FAILURE, DURATION, AFTER, TOLD})
+_BOOKKEEPING = frozenset({GENERATION, KEY, FAILURE, DURATION, PARENTS, WORKER, AFTER, TOLD})
 _DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 
 
@@ -159,17 +163,24 @@ class Store:
         """Results in the order in which an asynchronous search told them."""
         return [self.known[architecture] for architecture in sorted(self._told, key=self._told.__getitem__)]
 
-    def open(self, architecture: Genotype, generation: int, *, after: int | None = None) -> None:
+    def open(
+        self, architecture: Genotype, generation: int, *, parents: Sequence[str] = (), after: int | None = None
+    ) -> None:
         """Open a trial, unless the architecture has one: left open by a crash, or closed.
 
         Args:
             architecture: What is proposed.
             generation: Of which generation it is.
+            parents: Keys of what it was made from.
             after: Results that were told before it was asked for, in an asynchronous search.
         """
         if architecture in self._trials:
             return
-        notes = {GENERATION: generation} if after is None else {GENERATION: generation, AFTER: after}
+        notes: dict[str, Any] = {GENERATION: generation}
+        if parents:
+            notes[PARENTS] = list(parents)
+        if after is not None:
+            notes[AFTER] = after
         self._remember(write := Write(self.name, "open", notes, architecture))
         self._do(write)
 
@@ -191,6 +202,8 @@ class Store:
         if evaluation.architecture in self.known:
             return
         notes: dict[str, Any] = {**evaluation.metrics, DURATION: evaluation.seconds}
+        if evaluation.worker is not None:
+            notes[WORKER] = evaluation.worker
         if told is not None:
             notes[TOLD] = told
         if evaluation.failure is not None:
@@ -234,7 +247,8 @@ class Store:
             return
         if TOLD in notes:
             self._told[architecture] = notes[TOLD]
-        self.known[architecture] = Evaluation(architecture, read_metrics(notes), notes[DURATION], notes.get(FAILURE))
+        failure, worker = notes.get(FAILURE), notes.get(WORKER)
+        self.known[architecture] = Evaluation(architecture, read_metrics(notes), notes[DURATION], failure, worker)
 
     def _do(self, write: Write) -> None:
         if self._later is None:
@@ -335,4 +349,5 @@ def read_evaluation(trial: FrozenTrial, space: Space) -> Evaluation:
         read_metrics(attributes) if complete else {},
         cast(float, attributes.get(DURATION, 0.0)),
         None if complete else str(attributes.get(FAILURE, "no reason recorded")),
+        attributes.get(WORKER),
     )

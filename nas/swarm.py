@@ -27,6 +27,7 @@ from nas.diversity import (
     fitness_diversity,
     mutants,
 )
+from nas.lineage import note_parents
 from nas.quantum import BOUNDARIES, Motion, contraction, quantum_step
 from spaces import InputError
 
@@ -180,7 +181,13 @@ class Swarm:
         if self.chooser is None:
             return Population.new(X=positions, particle=np.arange(len(positions)))
         particles, chosen = self.chooser(problem, positions, random_state)
-        return Population.new(X=chosen, particle=particles) if len(particles) else None
+        if not len(particles):
+            return None
+        infills = Population.new(X=chosen, particle=particles)
+        followed = np.broadcast_to(leaders, x.shape[-2:])[particles]
+        moved = (positions[:, particles] == chosen).all(axis=2).any(axis=0)  # the others were drawn by the chooser
+        note_parents(infills, [leader[None] if own else None for leader, own in zip(followed, moved, strict=True)])
+        return infills
 
     def settle(self, algorithm: Algorithm, infills: Population | None, replaces: Replaces) -> None:
         """Move particles to individuals that were evaluated, and replace the personal bests that are to be replaced.

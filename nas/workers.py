@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice, takewhile
 from typing import Protocol, Self
 
-from nas.evaluation import Evaluation, Job, SplitName
+from nas.evaluation import Evaluation, Job, SplitName, this_process
 from nas.sections import WorkersConfig
 from spaces import Genotype
 
@@ -99,7 +100,7 @@ class LocalPool:
             self._results = self._scorer.score_together(list(self._together), split)
         evaluation = next(self._results)
         self._together.popleft()
-        return evaluation
+        return replace(evaluation, worker=this_process())
 
     def withdraw(self) -> int:
         """Forget all that waits."""

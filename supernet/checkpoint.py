@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from spaces import Architecture, InputError, SearchSpace, Skeleton
+from supernet.files import INDEX, write_atomically
 from supernet.settings import TrainSettings
 from supernet.spikformer import Spikformer
 
-INDEX = "supernet.json"
 _FORMAT = "spikefront-checkpoint-1"
 _MODEL, _OPTIMIZER = "model.", "optimizer."
 
@@ -200,13 +199,3 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
         if found != {"step": torch.Size(), "exp_avg": shape, "exp_avg_sq": shape}:
             raise ValueError(f"the optimizer's state of parameter {index} has the shapes {found}")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is either the old or the new one, whole, even after a crash."""
-    temporary = path.with_name(path.name + f".{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import evaluators
 import nas
 
 HEAVY = ("torch", "ray", "pymoo", "optuna", "pandas", "plotly", "kornia", "sklearn", "cupy", "sqlalchemy", "pydantic")
@@ -46,9 +47,27 @@ def test_spaces_work_without_torch():
 
 
 def test_evaluators_work_without_the_search():
-    loaded = set(imported_alone("evaluators")["modules"])
+    loaded = set(imported_alone("evaluators.table")["modules"])
     assert "torch" in loaded
     assert not {"nas", "ray", "pymoo", "optuna", "plotly", "kornia", "sklearn"} & loaded
+
+
+def test_evaluators_are_loaded_when_they_are_used():
+    assert not set(HEAVY) & set(imported_alone("evaluators")["modules"])
+
+
+def test_results_work_without_torch():
+    assert not {"torch", "ray", "kornia", "sklearn", "plotly"} & set(imported_alone("nas.run")["modules"])
+
+
+@pytest.mark.parametrize("name", evaluators.__all__)
+def test_every_public_name_of_the_evaluators_has_a_home(name):
+    assert getattr(evaluators, name) is not None
+
+
+def test_an_unknown_evaluator_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'evaluators' has no attribute 'acuracy'"):
+        evaluators.acuracy  # noqa: B018
 
 
 @pytest.mark.parametrize("name", nas.__all__)

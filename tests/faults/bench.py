@@ -290,7 +290,7 @@ def differences(frames, reference):
     """Return in what studies a table differs from that of the reference."""
     run, wrong = nas.Run(reference.run_folder), []
     for study, frame in frames.items():
-        without = ["duration", "failure"]
+        without = ["duration", "worker", "failure"]
         try:
             pd.testing.assert_frame_equal(
                 frame.drop(columns=without), run.evaluations(study).drop(columns=without), check_dtype=False

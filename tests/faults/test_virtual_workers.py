@@ -94,7 +94,7 @@ class Diary:
     def told(self):
         return list(self.known.values())
 
-    def open(self, architecture, generation, *, after):
+    def open(self, architecture, generation, *, parents, after):
         assert architecture not in self.after, "proposed twice"
         self.after[architecture] = after
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from mutations import DEEP, LONE, damaged, mutated
 
 from spaces import SearchSpace
-from supernet.checkpoint import INDEX, Checkpoint, EpochRecord, load_checkpoint, save_checkpoint, weights_digest
+from supernet.checkpoint import Checkpoint, EpochRecord, load_checkpoint, save_checkpoint, weights_digest
+from supernet.files import INDEX
 from supernet.settings import TrainSettings
 from supernet.spikformer import build_supernet
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import SPACE, Listener, write_recipe
+from fakes import SPACE, Listener, lasting, write_recipe
 
 import nas
 from nas import cli
@@ -99,7 +99,7 @@ def command(monkeypatch, capfd):
 def comparable():
     def comparable(run, study="search", rows=None):
         """Return a study's table without what may differ between two runs of one recipe."""
-        frame = run.evaluations(study).drop(columns="duration")
+        frame = lasting(run.evaluations(study))
         return frame if rows is None else frame.drop(columns="is_pareto").head(rows)
 
     return comparable

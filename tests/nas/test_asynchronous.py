@@ -80,7 +80,7 @@ class Diary:
     def told(self):
         return [self.known[each] for each in sorted(self.order, key=self.order.get)]
 
-    def open(self, architecture, generation, *, after):
+    def open(self, architecture, generation, *, parents, after):
         assert generation == 1 + after // 20
         assert architecture not in self.after, "proposed twice"
         self.after[architecture] = after

@@ -49,7 +49,7 @@ def test_what_is_wrong_with_a_recipe_is_said_before_anything_is_written(changes,
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("metric", ["key", "duration", "is_pareto", "tau_0"])
+@pytest.mark.parametrize("metric", ["key", "duration", "worker", "parents", "is_pareto", "tau_0"])
 def test_a_metric_cannot_take_the_name_of_another_column(metric, own_module, recipe, tmp_path):
     own_module(
         "colliding", f"class Own:\n    metrics = {{{metric!r}: 'min'}}\n    def __call__(self, c): return {{}}\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
-from fakes import OBJECTIVES, evaluation, half_failing
+from fakes import OBJECTIVES, evaluation, half_failing, lasting
 from postgres import PASSWORD
 from test_cli_refusals import refused
 from test_table_runs import write_run
@@ -53,7 +53,7 @@ def plain(tmp_path_factory):
 
 def same(run, other, studies=STUDIES):
     for study in studies:
-        one, two = (each.evaluations(study).drop(columns="duration") for each in (run, other))
+        one, two = (lasting(each.evaluations(study)) for each in (run, other))
         pd.testing.assert_frame_equal(one, two)
     assert run.reference == other.reference
 

@@ -39,6 +39,7 @@ def of_study(name, value):
         (attribute("generation", "-1"), "has the generation -1"),
         (attribute("generation", '"x"'), "has the generation 'x'"),
         (attribute("duration", "NaN"), "has the duration nan"),
+        (attribute("worker", "3"), "has the worker 3"),
         (attribute("acc", "NaN"), "is complete and has no finite acc, got nan"),
         (attribute("acc", '"0.5"'), "is complete and has no finite acc, got '0.5'"),
         (f"DELETE FROM trial_user_attributes WHERE key = 'acc' AND trial_id = {FIRST}", "finite acc, got None"),

@@ -12,6 +12,7 @@ import time
 
 import pandas as pd
 import pytest
+from fakes import lasting
 from test_table_runs import write_run
 
 import nas
@@ -99,7 +100,8 @@ def test_a_run_at_work_is_seen_and_once_it_stopped_says_how_it_goes_on(ending, r
         assert "Traceback" not in err
     again = nas.search(recipe, out)
     pd.testing.assert_frame_equal(
-        again.evaluations().drop(columns="duration"), run.evaluations().drop(columns="duration")
+        lasting(again.evaluations()),
+        lasting(run.evaluations()),
     )
 
 

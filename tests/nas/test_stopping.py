@@ -55,7 +55,7 @@ class Memory:
     def results(self):
         return [self.known[architecture] for architecture in self.trials if architecture in self.known]
 
-    def open(self, architecture, generation):
+    def open(self, architecture, generation, *, parents=()):
         self.trials.setdefault(architecture, generation)
 
     def close(self, evaluation):

@@ -12,7 +12,8 @@ import torch
 
 import supernet
 from spaces import Architecture, InputError, Layer
-from supernet.checkpoint import INDEX, Checkpoint, EpochRecord, load_checkpoint, save_checkpoint, write_atomically
+from supernet.checkpoint import Checkpoint, EpochRecord, load_checkpoint, save_checkpoint
+from supernet.files import INDEX, write_atomically
 from supernet.settings import TrainSettings
 from supernet.spikformer import Spikformer, build_supernet
 from supernet.train import train

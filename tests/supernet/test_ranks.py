@@ -10,7 +10,7 @@ import torch
 
 from spaces import Architecture, InputError, Layer
 from supernet import ranks as ranks_module
-from supernet.checkpoint import INDEX
+from supernet.files import INDEX
 from supernet.ranks import Ranks, normalised_over
 from supernet.settings import TrainSettings
 from supernet.spikformer import Spikformer, build_supernet
