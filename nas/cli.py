@@ -14,7 +14,7 @@ import pandas as pd
 import typer
 from rich.console import Console
 
-from nas import cli_networks
+from nas import cli_networks, cli_results
 from nas.options import (
     AddressOption,
     AlgorithmOption,
@@ -169,7 +169,7 @@ def train(
     from nas import pipeline
     from nas.config import load_recipe
     from nas.progress import Bars
-    from supernet.checkpoint import INDEX
+    from supernet.files import INDEX
 
     folder = out or pipeline.RUNS / load_recipe(recipe).name
     if not resume and (folder / INDEX).exists():
@@ -378,7 +378,7 @@ def _print_front(run: Any, output: Format) -> None:
     print_frame(frame, output)
 
 
-for _command in cli_networks.COMMANDS:
+for _command in (*cli_networks.COMMANDS, *cli_results.COMMANDS):
     app.command()(_command)
 
 

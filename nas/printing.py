@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 
 import pandas as pd
@@ -10,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+
+from nas.tabling import to_csv, to_json
 
 
 class Format(StrEnum):
@@ -45,10 +46,9 @@ def _width() -> int:
 def print_frame(frame: pd.DataFrame, output: Format, missing: str = "") -> None:
     """Print a frame, ``missing`` standing for what a table has no value for."""
     if output is Format.JSON:
-        rows = frame.astype(object).where(frame.notna(), None).to_dict(orient="records")
-        typer.echo(json.dumps(rows, indent=1))
+        typer.echo(to_json(frame), nl=False)
     elif output is Format.CSV:
-        typer.echo(frame.to_csv(index=False), nl=False)
+        typer.echo(to_csv(frame), nl=False)
     else:
         table, console = _table(frame, missing), Console()
         console.print(table) if console.is_terminal else Console(width=200).print(table)

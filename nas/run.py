@@ -17,7 +17,9 @@ from nas.constraints import Constraint, parse_constraints, violations
 from nas.drivers import Driver, find_leader
 from nas.evaluation import SplitName
 from nas.folder import LINK, RUN, STORE, open_energy_models, open_recipe, read_run, recorded_senses
+from nas.pick import Pick, pick
 from nas.results import evaluations_frame, front_frame, hypervolume
+from nas.run_comparison import compare_runs
 from nas.soundness import REFERENCE, RERANKING, WARM, check_directions, check_file, sound_attributes, sound_trials
 from nas.stopping import STOPPED, Reason, why_stopped
 from nas.storage import GENERATION, STUDIES, read_architecture
@@ -154,6 +156,14 @@ class Run:
         """Return the Pareto front, best first by the first objective; ``test_`` columns are on the test split."""
         test = self.evaluations("test") if self.test_columns else None
         return front_frame(self.evaluations(), test, self.objectives)
+
+    def compare(self, other: Run) -> pd.DataFrame:
+        """Return this run and another one side by side, a row each; see :func:`nas.run_comparison.compare_runs`."""
+        return compare_runs(self, other)
+
+    def pick(self, select: str = "knee") -> Pick:
+        """Return one architecture, and what taking it gives up next to its neighbours; see :func:`nas.pick.pick`."""
+        return pick(self, select)
 
     @property
     def reference(self) -> dict[str, float] | None:
