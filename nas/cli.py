@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import pandas as pd
 import typer
-from rich.console import Console
 
 from nas import cli_networks, cli_results
 from nas.options import (
@@ -21,13 +20,16 @@ from nas.options import (
     ConstraintOption,
     DataOption,
     EvaluationsOption,
+    EventsOption,
     ExpandOption,
     FitnessOption,
     FormatOption,
     JoinOption,
+    LogOption,
     ModeOption,
     OutOption,
     PoolOption,
+    QuietOption,
     RecipeArgument,
     RunArgument,
     SecondsOption,
@@ -42,7 +44,7 @@ from nas.options import (
     resumable,
     worker_count,
 )
-from nas.printing import Format, fitting, print_frame, say_dropped
+from nas.printing import Format, fitting, print_frame, print_front, say_dropped
 from spaces import InputError
 
 app = typer.Typer(
@@ -164,20 +166,28 @@ def train(
         bool,
         typer.Option("--resume/--no-resume", help="Go on from the folder's checkpoint, if there is one."),
     ] = True,
+    quiet: QuietOption = False,
+    events: EventsOption = False,
+    log: LogOption = None,
 ) -> None:
     """Train the supernet of a recipe, or finish its training."""
     from nas import pipeline
     from nas.config import load_recipe
-    from nas.progress import Bars
+    from nas.events import emit
+    from nas.reporting import reporting
     from supernet.files import INDEX
 
-    folder = out or pipeline.RUNS / load_recipe(recipe).name
+    name = load_recipe(recipe).name
+    folder = out or pipeline.RUNS / name
     if not resume and (folder / INDEX).exists():
         raise InputError(f"{folder} already has a checkpoint, and it is never overwritten; choose another --out")
-    with resumable(), Bars() as bars, redirect_stdout(sys.stderr):  # as of search
-        run = pipeline.train(recipe, out, data_dir, bars, workers, address, run=given(seed=seed))
+    with resumable(), reporting(quiet, events, log, name) as reporter, redirect_stdout(sys.stderr):  # as of search
+        run = pipeline.train(recipe, out, data_dir, reporter, workers, address, run=given(seed=seed))
     state = run.training()
     record = state.history[-1]
+    if events:
+        emit("result", {"run": str(run.folder), "epochs": state.epoch, **vars(record), "seconds": state.seconds})
+        return
     typer.echo(
         f"{run.folder}: {state.epoch} epochs in {state.seconds:.0f} s, loss {record.loss:.4f}, training accuracy "
         f"{record.accuracy:.4f}"
@@ -205,14 +215,22 @@ def search(
     timeout: TimeoutOption = None,
     storage: StorageOption = None,
     join: JoinOption = False,
+    quiet: QuietOption = False,
+    events: EventsOption = False,
+    log: LogOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Run a recipe to its report, or finish a run that was interrupted."""
     from nas import pipeline
     from nas.config import load_recipe
-    from nas.progress import Bars
+    from nas.events import emit_result
     from nas.report import REPORT
+    from nas.reporting import reporting
 
+    if events and output is not Format.TABLE:
+        raise InputError(
+            f"--json prints events, of which the last has the front, got --format {output.value} with it"
+        )
     config = load_recipe(recipe)
     bounds = None if constraint is None else {**config.search.constraints, **parse_bounds(constraint)}
     changed = given(algorithm=algorithm, evaluations=evaluations, expand=expand, seconds=seconds, stall=stall)
@@ -220,25 +238,20 @@ def search(
     scoring = given(pool=pool, count=worker_count(workers), address=address, timeout=timeout)
     with (
         resumable(),
-        Bars() as bars,
+        reporting(quiet, events, log, config.name) as reporter,
         redirect_stdout(sys.stderr),
     ):  # Ray speaks on standard output, which is for the result
         top = given(seed=seed, storage=storage)
-        run = pipeline.search(config, out, data_dir, bars, join, run=top, search=changed, workers=scoring)
-    _print_front(run, output)
+        run = pipeline.search(config, out, data_dir, reporter, join, run=top, search=changed, workers=scoring)
+    if events:
+        emit_result(run)
+        return
+    print_front(run, output)
     if output is Format.TABLE:
         line = f"hypervolume {run.hypervolume():.4f}"
         if run.config.search.baseline:
             line += f", random search {run.hypervolume('random'):.4f}"
         typer.echo(f"{run.why_stopped()}\n{line}\nreport: {run.folder / REPORT}")
-
-
-@app.command()
-def front(run: RunArgument, output: FormatOption = Format.TABLE) -> None:
-    """Print the Pareto front of a run, which may still be going on."""
-    from nas.run import Run
-
-    _print_front(Run(run), output)
 
 
 @app.command()
@@ -362,20 +375,6 @@ def _print_energy(key: str, images: int, layers: pd.DataFrame, compared: pd.Data
     typer.echo(f"{key}: microjoules per image by layer")
     print_frame(shown, Format.TABLE)
     say_dropped(dropped, "choose by --model, or see all with -f csv")
-
-
-def _print_front(run: Any, output: Format) -> None:
-    frame, reason = run.front(), run.why_empty()
-    if reason:
-        typer.echo(f"there is no front: {reason}", err=True)
-    if output is Format.TABLE:  # what fits a screen; the others have all columns
-        others = [metric for metric in run.metrics if metric not in run.objectives]
-        shown = ["key", *run.objectives, *run.test_columns, *others, *run.space.columns[:3]]
-        console = Console()
-        while console.is_terminal and len(shown) * 12 > console.width and len(shown) > 1 + len(run.objectives):
-            shown.pop()
-        frame = frame[shown]
-    print_frame(frame, output)
 
 
 for _command in (*cli_networks.COMMANDS, *cli_results.COMMANDS):

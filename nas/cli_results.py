@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from nas.options import FormatOption, RunArgument
-from nas.printing import Format, fitting, print_frame, say_dropped
+from nas.printing import Format, fitting, print_frame, print_front, say_dropped
 from spaces import InputError
 
 
@@ -21,6 +21,13 @@ class FileFormat(StrEnum):
     JSON = "json"
     CSV = "csv"
     PARQUET = "parquet"
+
+
+def front(run: RunArgument, output: FormatOption = Format.TABLE) -> None:
+    """Print the Pareto front of a run, which may still be going on."""
+    from nas.run import Run
+
+    print_front(Run(run), output)
 
 
 def results(
@@ -90,4 +97,4 @@ def pick(
         typer.echo("\n".join(picked.describe()))
 
 
-COMMANDS = (results, pick)
+COMMANDS = (front, results, pick)

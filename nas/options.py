@@ -76,6 +76,16 @@ JoinOption = Annotated[
 ]
 
 
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result and errors, and no progress.")]
+EventsOption = Annotated[
+    bool, typer.Option("--json", help="Print events, a line of JSON each, of which the last is the result.")
+]
+LogOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TOOL:TARGET", help="Also log to tensorboard:FOLDER or mlflow:URI; repeatable."),
+]
+
+
 def given(**values: Any) -> dict[str, Any]:
     """Return the options that were given."""
     return {name: value for name, value in values.items() if value is not None}

@@ -25,7 +25,7 @@ from nas.joining import shared
 from nas.loop import Quest, evaluate
 from nas.modes import run_in, settle_mode
 from nas.problem import ArchitectureProblem
-from nas.progress import Reporter, Silent
+from nas.progress import Reporter, Silent, volume_of
 from nas.report import write_report
 from nas.results import non_dominated
 from nas.run import Run, check_store
@@ -226,7 +226,7 @@ def _search(prepared: Prepared, stores: Mapping[str, Store], pool: Pool, reporte
     mode = settle_mode(config.search.mode, config.workers, found)
     spent = _find(prepared, mode, problem, found, pool, known, reporter)
     if config.search.baseline:
-        reporter.start("random", spent, objectives)
+        reporter.start("random", spent, objectives, volume_of(problem, found.study.user_attrs[REFERENCE]))
         algorithm = build_algorithm("random", problem, config.search.population, _seed(config, 1))
         known = reference.known | found.known | random.known
         quest = Quest(problem, pool, random, spent, known, reporter.evaluated)
@@ -258,7 +258,8 @@ def _find(
 
     clock = Clock(study.user_attrs.get(SECONDS, 0.0), keep)
     limits = Limits(clock, Stall(problem, study.user_attrs[REFERENCE]), search.seconds, search.stall)
-    reporter.start("search", search.evaluations, problem.objectives)
+    volume = volume_of(problem, study.user_attrs[REFERENCE])
+    reporter.start("search", search.evaluations, problem.objectives, volume)
     start = _begin(prepared, store, pool, known, reporter, limits)
     population, seed = search.population, _seed(prepared.config, 0)
     planned = study.user_attrs.get(PLANNED, search.evaluations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import typer
@@ -11,6 +12,9 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from nas.tabling import to_csv, to_json
+
+if TYPE_CHECKING:
+    from nas.run import Run
 
 
 class Format(StrEnum):
@@ -52,6 +56,21 @@ def print_frame(frame: pd.DataFrame, output: Format, missing: str = "") -> None:
     else:
         table, console = _table(frame, missing), Console()
         console.print(table) if console.is_terminal else Console(width=200).print(table)
+
+
+def print_front(run: Run, output: Format) -> None:
+    """Print the front of a run, or say why there is none."""
+    frame, reason = run.front(), run.why_empty()
+    if reason:
+        typer.echo(f"there is no front: {reason}", err=True)
+    if output is Format.TABLE:  # what fits a screen; the others have all columns
+        others = [metric for metric in run.metrics if metric not in run.objectives]
+        shown = ["key", *run.objectives, *run.test_columns, *others, *run.space.columns[:3]]
+        console = Console()
+        while console.is_terminal and len(shown) * 12 > console.width and len(shown) > 1 + len(run.objectives):
+            shown.pop()
+        frame = frame[shown]
+    print_frame(frame, output)
 
 
 def _table(frame: pd.DataFrame, missing: str) -> Table:

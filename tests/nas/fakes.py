@@ -195,7 +195,7 @@ class Listener:
     def train(self, progress):
         self.steps.append("training")
 
-    def start(self, title, total, objectives):
+    def start(self, title, total, objectives, volume=None):
         self.results = self.heard.setdefault(title, [])
 
     def evaluated(self, evaluation):

@@ -294,7 +294,7 @@ class Slow:
     def say(self, line):
         self.said.append(line)
 
-    def start(self, title, total, objectives):
+    def start(self, title, total, objectives, volume=None):
         pass
 
     def evaluated(self, _):

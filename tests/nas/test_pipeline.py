@@ -173,7 +173,7 @@ def test_a_longer_budget_goes_on_and_ends_like_one_that_was_long_from_the_start(
 class Interrupting(Listener):
     """A reporter that ends the run when its baseline begins."""
 
-    def start(self, title, total, objectives):
+    def start(self, title, total, objectives, volume=None):
         if title == "random":
             raise KeyboardInterrupt
         super().start(title, total, objectives)

@@ -178,7 +178,7 @@ class Watcher:
     def train(self, progress):
         raise AssertionError("the supernet was trained already")
 
-    def start(self, title, total, objectives):
+    def start(self, title, total, objectives, volume=None):
         pass
 
     def evaluated(self, evaluation):

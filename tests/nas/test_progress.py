@@ -1,8 +1,11 @@
 """Progress off a terminal: a few plain lines on standard error, and nothing on standard output."""
 
+import re
+
 from fakes import OBJECTIVES, evaluation, half_failing
 
-from nas.progress import Bars
+from nas.problem import ArchitectureProblem
+from nas.progress import Bars, volume_of
 from supernet.train import TrainProgress
 
 
@@ -34,6 +37,22 @@ def test_a_search_says_how_many_the_best_of_each_objective_and_failures(capsys, 
     best = max(result.metrics["accuracy"] for result in results if result.metrics)
     assert said[-1].startswith(f"search: 40/40  best accuracy {best:.4g}  best energy_mj ")
     assert f"  {failed} failed  " in said[-1]
+
+
+def test_a_search_says_hypervolume_rate_and_time_left(capsys, space, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("nas.progress.time.monotonic", lambda: now[0])
+    problem = ArchitectureProblem(space, OBJECTIVES)
+    with Bars() as bars:
+        bars.start("search", 20, OBJECTIVES, volume_of(problem, {"accuracy": 0.0, "energy_mj": 1e-3}))
+        for architecture in list(space)[:10]:
+            now[0] += 2.0
+            bars.evaluated(evaluation(architecture))
+    said = lines(capsys)
+    assert len(said) == 5
+    volumes = [float(re.search(r"  hypervolume (\d\.\d{4})  0\.5/s  ", line)[1]) for line in said]
+    assert 0 < volumes[0] <= volumes[-1]
+    assert said[-1].endswith("  20 s, 20 s left")
 
 
 def test_a_second_task_starts_from_nothing(capsys, space):

@@ -87,7 +87,7 @@ class Counter:
     def train(self, progress):
         self.counts["training"] = self.counts.get("training", 0) + 1
 
-    def start(self, title, total, objectives):
+    def start(self, title, total, objectives, volume=None):
         self.title = title
 
     def evaluated(self, evaluation):

@@ -97,7 +97,7 @@ class Interrupting:
     def say(self, line):
         self.heard.append(line)
 
-    def start(self, title, total, objectives):
+    def start(self, title, total, objectives, volume=None):
         self.title = title
 
     def evaluated(self, evaluation):
