@@ -1,4 +1,4 @@
-"""Commands on what a run has found."""
+"""Commands on what a run has found, and on what this machine has."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from nas.options import FormatOption, RunArgument
+from nas.options import DataOption, FormatOption, RunArgument
 from nas.printing import Format, fitting, print_frame, print_front, say_dropped
 from spaces import InputError
 
@@ -97,4 +97,15 @@ def pick(
         typer.echo("\n".join(picked.describe()))
 
 
-COMMANDS = (front, results, pick)
+def doctor(
+    data_dir: DataOption = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what this machine has, what each missing piece costs, and how to get it; changes and downloads nothing."""
+    from nas.doctor import describe, examine
+
+    findings = examine(data_dir)
+    typer.echo(json.dumps([vars(finding) for finding in findings], indent=1) if json_ else describe(findings))
+
+
+COMMANDS = (front, results, pick, doctor)

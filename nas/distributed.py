@@ -24,6 +24,7 @@ import ray.util.queue
 import torch
 from torch import distributed
 
+from nas.extras import TRAINING
 from nas.ray_cluster import connect
 from spaces import InputError, SearchSpace
 from supernet.data import ImageData
@@ -109,7 +110,7 @@ def check_workers(job: TrainJob, workers: int) -> None:
     Raises:
         InputError: If Ray Train is not installed, or a batch has too few images.
     """
-    missing = [name for name in ("pyarrow", "fsspec", "requests") if find_spec(name) is None]
+    missing = [name for name in TRAINING if find_spec(name) is None]
     if missing:
         raise InputError(
             f"training by {workers} workers needs Ray Train, which misses {', '.join(missing)}: "

@@ -279,6 +279,9 @@ def _folder_set(data_dir: str | Path | None) -> ImageData:
     return _three_ways("folder", Split(images, labels), test, classes)
 
 
+SOURCES = {"mnist": _MNIST, "fashion-mnist": _FASHION_MNIST, "cifar10": _CIFAR10, "cifar100": _CIFAR100}
+"""Files of the sets that are downloaded."""
+
 DATASETS: dict[str, Callable[[str | Path | None], ImageData]] = {
     "digits": _digits,
     "mnist": lambda data_dir: _idx_set("mnist", _MNIST, tuple("0123456789"), data_dir),

@@ -53,16 +53,38 @@ def locate(name: str, source: Source, data_dir: str | Path | None) -> list[Path]
     """
     root = data_folder(data_dir)
     if root is not None:
-        for folder in ("", *source.folders):
-            paths = [_plain_or_gz(root / folder / file) for file in source.files]
-            if all(path.is_file() for path in paths):
-                return paths
+        found = _within(root, source)
+        if found is not None:
+            return found
         if data_dir:
             raise InputError(
                 f"{name} needs the files {list(source.files)} in {root} or in one of its sub-folders "
                 f"{list(source.folders)}; some are missing"
             )
     return _download(name, source)
+
+
+def find(name: str, source: Source, root: Path | None) -> list[Path] | None:
+    """Return the paths of a set's files if they are in a data folder or in the user's cache, and download nothing."""
+    found = None if root is None else _within(root, source)
+    if found is not None:
+        return found
+    cache = _cache(name)
+    cached = [next(cache.rglob(file), None) for file in source.files] if cache.is_dir() else [None]
+    paths = [path for path in cached if path is not None]
+    return paths if len(paths) == len(source.files) else None
+
+
+def _within(root: Path, source: Source) -> list[Path] | None:
+    for folder in ("", *source.folders):
+        paths = [_plain_or_gz(root / folder / file) for file in source.files]
+        if all(path.is_file() for path in paths):
+            return paths
+    return None
+
+
+def _cache(name: str) -> Path:
+    return Path(pooch.os_cache("spikefront")) / name
 
 
 def _plain_or_gz(path: Path) -> Path:
@@ -72,7 +94,7 @@ def _plain_or_gz(path: Path) -> Path:
 
 
 def _download(name: str, source: Source) -> list[Path]:
-    cache = Path(pooch.os_cache("spikefront")) / name
+    cache = _cache(name)
     try:
         fetched = [
             Path(pooch.retrieve(url, known_hash=checksum, path=cache, fname=url.rsplit("/", 1)[1]))
