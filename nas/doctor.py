@@ -182,16 +182,14 @@ def _gpu() -> Finding:
     if problem:
         slow = "a GPU computes neurons in plain torch, step by step"
         return Finding("GPU", "faulty", f"{names}; {problem}", slow, "pip install 'spikefront[gpu]'")
-    return Finding("GPU", "ok", f"{names}, CUDA {torch.version.cuda}, CuPy {import_module('cupy').__version__}")
+    return Finding("GPU", "ok", f"{names}, CUDA {torch.version.cuda}")
 
 
 def _ray() -> Finding:
     cost = "architectures are scored in one process only (pool = 'local'), and by no cluster"
-    try:
-        version = import_module("ray").__version__
-    except _FAULTS as error:
-        found = f"{type(error).__name__}: {error}"
-        return Finding("Ray", "missing", found, cost, "pip install 'ray'; until then set [workers] pool = 'local'")
+    version = _version("ray")
+    if version is None:
+        return Finding("Ray", "missing", "no ray", cost, "pip install ray; until then set [workers] pool = 'local'")
     cores, address = os.cpu_count() or 1, os.environ.get("RAY_ADDRESS")
     where = f"joins {address}" if address else f"starts up to {cores} workers of one thread here"
     shared = Path("/dev/shm")

@@ -234,7 +234,7 @@ def _unreachable(feasible: pd.DataFrame, bounds: Sequence[Constraint]) -> str:
 def _offer(constraint: Constraint) -> str:
     """Return a bound as one writes it, in six digits unless rounding would leave out the value that it is."""
     rounded = replace(constraint, bound=float(f"{constraint.bound:.6g}"))
-    return _bound(constraint) if rounded.excess(constraint.bound) == 0 else _bound(constraint, repr(constraint.bound))
+    return _bound(rounded) if rounded.excess(constraint.bound) == 0 else _bound(constraint, repr(constraint.bound))
 
 
 def _named(key: str, feasible: pd.DataFrame, run: Run) -> pd.Series:

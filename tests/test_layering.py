@@ -30,6 +30,7 @@ DOORS = {
     "sqlalchemy": {"nas/address.py", "nas/backend.py"},
     "pymoo": {"nas/"},
     "cupy": {"supernet/neurons/"},
+    "mlflow": {"nas/logs.py"},
     "onnx": {"nas/onnx_graph.py"},
     "onnxruntime": {"nas/onnx_graph.py"},
 }

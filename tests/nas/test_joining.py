@@ -14,6 +14,7 @@ from test_table_runs import write_run
 import nas
 from nas.config import load_recipe
 from nas.drivers import Driver, hold_folder
+from nas.evaluation import this_process
 from nas.folder import HeldError
 from nas.helping import help_out, wait_for_leader
 from nas.joining import HELLO, JOINED, LEADER, SharedPool, parse_task, shared
@@ -312,6 +313,7 @@ def test_who_helps_scores_what_it_is_handed_until_nobody_leads(space, tmp_path, 
     leader.join(10)
     assert {result.architecture for result in results} == set(architectures)
     assert 0 < count <= 12
+    assert [result.worker for result in results].count(this_process()) == count
     assert any("sharing the work" in line for line in listener.steps)
 
 

@@ -2,8 +2,11 @@
 
 import os
 import platform
+import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pandas as pd
 import pytest
@@ -19,8 +22,6 @@ from spaces import load_space
 
 WITHOUT = {"random"}
 """Algorithms that make nothing from anything."""
-
-pytestmark = pytest.mark.filterwarnings("error")
 
 
 @pytest.mark.parametrize("expand", [1, 4])
@@ -108,11 +109,7 @@ def known(folder):
 @pytest.mark.parametrize("algorithm", ["nsga2", "mo-qpso"])
 def test_a_run_keeps_parents_and_who_scored(algorithm, mode, folder, tmp_path):
     changes = {"algorithm": algorithm, "mode": mode, "evaluations": 18}
-    frame = nas.search(
-        folder / "known.toml" if (folder / "known.toml").exists() else write_run(folder),
-        tmp_path / "run",
-        search=changes,
-    ).evaluations()
+    frame = nas.search(write_run(tmp_path), tmp_path / "run", search=changes).evaluations()
     numbers = frame.set_index("key")["number"]
     made = frame[frame["parents"].notna()]
     assert len(made) >= 6
@@ -149,10 +146,6 @@ def test_runs_from_before_there_were_parents_have_none_and_go_on(known, folder, 
 @pytest.fixture
 def edited(known, tmp_path):
     """A copy of the run whose store is changed by SQL."""
-    import shutil
-    import sqlite3
-    from contextlib import closing
-
     folder = tmp_path / "edited"
     shutil.copytree(known.folder, folder)
 

@@ -17,6 +17,7 @@ from test_table_runs import results, write_run
 import nas
 from nas import ray_pool
 from nas.config import load_recipe
+from nas.evaluation import this_process
 from nas.ray_pool import RayPool
 from nas.scoring import build_job
 from nas.table_source import TableSource
@@ -138,15 +139,19 @@ def test_both_pools_give_the_values_of_a_split(cluster, tmp_path):
     job = TableSource.open(load_recipe(write_run(tmp_path)), None).job(tmp_path, None, None)
     rows = list(job.space)
     table = results().set_index(["width", "op", "wide"])
-    answers = []
+    answers, workers = [], []
     for pool in (LocalPool(job), RayPool(job, 1)):
         with pool:
             for row in rows:
                 pool.submit(row, "test")
             found = [pool.collect() for _ in rows]
         answers.append({e.architecture: dict(e.metrics) for e in found})
+        workers.append({e.worker for e in found})
         assert all(answers[-1][row].get("acc") == table.loc[row.values, "acc_held_out"] for row in rows)
     assert answers[0] == answers[1]
+    assert workers[0] == {this_process()}
+    assert len(workers[1]) == 1
+    assert workers[1] != workers[0]
 
 
 def test_a_lone_worker_that_died_once_goes_on_and_standard_output_stays_clean(cluster, command, tmp_path):
