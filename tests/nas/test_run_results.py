@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,38 @@ def test_dominated_shares_by_hand():
     assert dominated_share(points, np.array([[0.95, 0.5]]), objectives) == 1.0
     assert dominated_share(points, np.empty((0, 2)), objectives) == 0.0
     assert np.isnan(dominated_share(np.empty((0, 2)), points, objectives))
+
+
+def recorded(folder, metrics):
+    """Change what run.json says of a run's metrics; None takes it away."""
+    path = folder / "run.json"
+    values = json.loads(path.read_text()) | {"metrics": metrics}
+    if metrics is None:
+        del values["metrics"]
+    path.write_text(json.dumps(values))
+
+
+def test_a_run_from_before_senses_were_kept_is_looked_at_and_goes_on(known, folder, tmp_path, comparable):
+    old = Path(shutil.copytree(known.folder, tmp_path / "old"))
+    recorded(old, None)
+    assert comparable(nas.Run(old)).equals(comparable(known))
+    nas.search(folder / "known.toml", old)
+    assert json.loads((old / "run.json").read_text())["metrics"] == {"acc": "max", "energy_mj": "min"}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "text"),
+    [
+        ({"acc": "max"}, r"must have a sense for each objective, and has none for \['energy_mj'\]"),
+        ({"acc": "up", "energy_mj": "min"}, "must be of format"),
+        (["acc"], "must be of format"),
+    ],
+)
+def test_senses_that_no_run_has_written_are_refused(metrics, text, known, tmp_path):
+    odd = Path(shutil.copytree(known.folder, tmp_path / "odd"))
+    recorded(odd, metrics)
+    with pytest.raises(InputError, match=text):
+        nas.Run(odd).front()
 
 
 def test_the_table_has_failures_to_show():
