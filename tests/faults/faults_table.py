@@ -79,9 +79,9 @@ def main():
         tempfile.TemporaryDirectory(prefix="faults-") as folder,
         running_server() if ready else nullcontext() as server,
     ):
-        # An outage is of the one server: these scenarios share it, one after the other.
+        # An outage is of the one server, and Ray starts clusters in the main thread only: these take turns here.
         tasks = every(Path(folder), server, options.runs, options.kills, options.outage)
-        lone = [task for task in tasks if task.func is scenarios.outage]
+        lone = [task for task in tasks if task.func in (scenarios.outage, scenarios.nodes)]
         with ThreadPoolExecutor(options.jobs) as pool:
             rows = list(pool.map(attempt, [task for task in tasks if task not in lone]))
         rows = [row for row in [*rows, *map(attempt, lone)] if row is not None]

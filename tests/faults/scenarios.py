@@ -255,7 +255,7 @@ def outage(folder, references, server, mode, seconds=20.0, password="", workers=
 
 def full_disk(folder, references, mode, workers=None):
     """Fill the disk of a run half-way, and make room once it has stopped; None where none can be mounted."""
-    began, disk = time.monotonic(), folder / "disk"
+    began, disk = time.monotonic(), folder / f"disk-of-{mode}"
     disk.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk]
     if os.geteuid() != 0 or subprocess.run(mount, check=False, stderr=subprocess.DEVNULL).returncode:
