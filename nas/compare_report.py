@@ -15,9 +15,9 @@ from plotly.subplots import make_subplots
 
 from nas.comparison import Comparison
 from nas.page import (
-    BLACK,
     BLUE,
     GREEN,
+    GREY,
     LAYOUT,
     LOG_FROM,
     ORANGE,
@@ -34,7 +34,7 @@ from supernet.files import write_atomically
 
 PAGE = "compare.html"
 
-_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY, BLACK)
+_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY, GREY)
 _DASHES = ("solid", "dash", "dot", "dashdot")
 """Kinds of lines: the first as long as there are colours, and so on, so that no two algorithms look alike."""
 

@@ -12,8 +12,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from evaluators import EnergyModel, OperationCounts, compare, energy_model_names, energy_parts, load_energy_model
+from nas.page import LAYOUT, figure_html, write_page
 from spaces import InputError
-from supernet.files import write_atomically
 
 KINDS = {"convolution": "#0072B2", "linear": "#D55E00", "product": "#009E73", "neuron": "#CC79A7"}
 """Kinds of layers with their colours, safe for all colour vision (Okabe and Ito)."""
@@ -152,19 +152,13 @@ def front_energy_figure(counts: Mapping[str, OperationCounts], models: Sequence[
         }
         for model in models
     ]
-    figure.update_layout(updatemenus=[{"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.15}])
-    return _stacked(figure, "mJ per image")
+    menu = {"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}
+    _stacked(figure, "mJ per image").update_layout(updatemenus=[menu])
+    return figure
 
 
 def _stacked(figure: go.Figure, axis: str) -> go.Figure:
-    figure.update_layout(
-        barmode="stack",
-        template="plotly_white",
-        height=480,
-        margin={"l": 70, "r": 20, "t": 30, "b": 60},
-        legend={"orientation": "h", "y": 1.08},
-        yaxis_title=axis,
-    )
+    figure.update_traces(marker_line_width=0).update_layout(barmode="stack", yaxis_title=axis, **LAYOUT)
     return figure
 
 
@@ -172,13 +166,9 @@ def write_picture(path: Path, key: str, counts: OperationCounts, models: Sequenc
     """Write a self-contained page with the shares of each model, and the layers under the first one."""
     figures = (shares_figure(counts, models), layers_figure(counts, models[0]))
     drawn = [
-        figure.to_html(full_html=False, include_plotlyjs=number == 0, config={"displaylogo": False})
-        for number, figure in enumerate(figures)
+        figure_html(figure, f"energy-{number}", with_library=number == 0) for number, figure in enumerate(figures)
     ]
-    title = escape(f"Energy of {key}")
-    head = f'<head><meta charset="utf-8"><title>{title}</title></head>'
-    page = f'<!doctype html><html lang="en">{head}<body><h1>{title}</h1>{"".join(drawn)}</body></html>'
     try:
-        write_atomically(path, page.encode())
+        write_page(path, f"Energy of {key}", [f"<h1>{escape(f'Energy of {key}')}</h1>", *drawn])
     except OSError as error:
         raise InputError(f"the picture must be writable, but {path}: {error.strerror}") from None

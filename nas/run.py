@@ -22,7 +22,7 @@ from nas.results import evaluations_frame, front_frame, hypervolume
 from nas.run_comparison import compare_runs
 from nas.soundness import REFERENCE, RERANKING, WARM, check_directions, check_file, sound_attributes, sound_trials
 from nas.stopping import STOPPED, Reason, why_stopped
-from nas.storage import GENERATION, STUDIES, read_architecture
+from nas.storage import DURATION, GENERATION, KEY, STUDIES, read_architecture
 from spaces import Architecture, Genotype, InputError, SearchSpace
 
 if TYPE_CHECKING:
@@ -122,6 +122,13 @@ class Run:
             check_file(self.folder / STORE)
         return open_run_storage(self.folder, self._given)
 
+    def follow(self) -> Storage | None:
+        """Return the storage of the run, from now on read as by who looks again and again; None before the search."""
+        if not self._stored:
+            return None
+        self._storage = self._storage.cached()
+        return self._storage
+
     def _trials(self, study: str) -> list[Any]:
         return sound_trials(self._storage, study, self.space, self.metrics) if self._stored else []
 
@@ -210,6 +217,25 @@ class Run:
         """Return when each result of the search came, without those that a warm start took."""
         trials = [trial for trial in self._trials("search") if trial.user_attrs[GENERATION] > 0]
         return pd.Series([t.datetime_complete for t in trials if t.datetime_complete], dtype=object)
+
+    def timeline(self) -> pd.DataFrame:
+        """Return when each result of the search was asked for and came, in the order of the results.
+
+        Columns: ``key``, ``submitted`` and ``completed`` (local time), and ``duration`` in seconds; without what a
+        warm start took.
+        """
+        rows = [
+            {
+                "key": trial.user_attrs[KEY],
+                "submitted": trial.datetime_start,
+                "completed": trial.datetime_complete,
+                "duration": trial.user_attrs.get(DURATION, 0.0),
+            }
+            for trial in self._trials("search")
+            if trial.user_attrs[GENERATION] > 0 and trial.datetime_start and trial.datetime_complete
+        ]
+        frame = pd.DataFrame(rows, columns=["key", "submitted", "completed", "duration"])
+        return frame.sort_values("completed", kind="stable").reset_index(drop=True)
 
     def hypervolume(self, study: str = "search") -> float:
         """Return the hypervolume of a study's feasible evaluations against the recorded reference, 0 without any."""

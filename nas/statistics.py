@@ -6,6 +6,8 @@
    of McGraw and Wong", Journal of Educational and Behavioral Statistics, 2000.
 .. [Holm1979] Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of
    Statistics, 1979.
+.. [Wilson1927] Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", Journal of the
+   American Statistical Association, 1927.
 .. [Fonseca2001] Grunert da Fonseca, Fonseca and Hall, "Inferential Performance Assessment of Stochastic
    Optimisers and the Attainment Function", EMO 2001.
 """
@@ -17,7 +19,7 @@ from collections.abc import Mapping, Sequence
 import moocore
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import mannwhitneyu
+from scipy.stats import mannwhitneyu, norm
 
 from evaluators import Sense
 
@@ -85,6 +87,21 @@ def holm(p: ArrayLike) -> NDArray[np.float64]:
     weighted = values[order] * np.arange(len(values), 0, -1)
     corrected[order] = np.minimum(np.maximum.accumulate(weighted), 1.0)
     return corrected
+
+
+def wilson(share: float, count: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the interval in which a probability lies of which a share was seen [Wilson1927]_, within [0, 1].
+
+    Args:
+        share: Share of the trials that succeeded, in [0, 1].
+        count: Independent trials, 1 or more.
+        level: How often such an interval holds the probability, in (0, 1).
+    """
+    z = float(norm.ppf((1 + level) / 2))
+    scale = 1 + z**2 / count
+    centre = (share + z**2 / (2 * count)) / scale
+    half = z / scale * float(np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)))
+    return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
 def attainment(

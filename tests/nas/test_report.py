@@ -1,25 +1,30 @@
 """The report: one page that needs no network, with all numbers, and with nothing in it that could run but plotly."""
 
+import json
 import re
-import shutil
-import subprocess
+import sqlite3
+from contextlib import closing
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
+from chromium import CHROMIUM, browser
 from fakes import METRICS, OBJECTIVES, half_failing, write_recipe
-from PIL import Image
 
 import nas
+from evaluators import energy_mj, load_energy_model
 from nas.backend import open_storage
 from nas.evaluation import Evaluation
-from nas.folder import create_folder
-from nas.report import REPORT, front_figure, hypervolume_figure, write_report
+from nas.fidelity_file import FIDELITY
+from nas.figures import front_figure, hypervolume_figure
+from nas.folder import RUN, create_folder
+from nas.report import REPORT, write_report
 from nas.results import hypervolume_curve
 from nas.run import REFERENCE
+from nas.statistics import wilson
 from nas.storage import Store
 from spaces import SearchSpace
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)>&"
 
 
@@ -64,7 +69,14 @@ def test_nothing_is_fetched(page):
         assert tag not in ("link", "iframe", "object", "embed", "base", "img"), tag
         assert not attributes.get("src"), tag
         assert tag == "a" or not attributes.get("href"), tag
-        assert attributes.get("http-equiv") is None
+        assert attributes.get("http-equiv") in (None, "Content-Security-Policy")
+
+
+def test_the_policy_of_the_page_lets_a_browser_fetch_nothing(page):
+    (policy,) = [attributes["content"] for tag, attributes in page.tags if attributes.get("http-equiv")]
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules.pop("default-src") == "'none'"
+    assert rules == {"script-src": "'unsafe-inline'", "style-src": "'unsafe-inline'", "img-src": "data: blob:"}
 
 
 def test_styles_fetch_nothing(finished):
@@ -74,13 +86,13 @@ def test_styles_fetch_nothing(finished):
         assert "@import" not in style
 
 
-def test_plotly_is_embedded_once_and_draws_three_figures(page):
+def test_plotly_is_embedded_once_and_draws_five_figures(page):
     libraries = [script for script in page.scripts if len(script) > 1_000_000]
     assert len(libraries) == 1
     calls = [script for script in page.scripts if "Plotly.newPlot(" in script and len(script) < 1_000_000]
-    assert len(calls) == 3
+    assert len(calls) == 5
     ids = {attributes.get("id") for tag, attributes in page.tags if tag == "div"}
-    assert ids >= {"front", "hypervolume", "energy"}
+    assert ids >= {"front", "genes", "hypervolume", "idle", "energy"}
 
 
 def test_the_table_shows_each_member_of_the_front_on_both_splits(page, finished):
@@ -115,6 +127,133 @@ def test_facts_say_what_the_run_was_made_with(page, finished):
         assert name in facts["versions"]
 
 
+def test_facts_say_how_candidates_were_calibrated_and_scored(page):
+    facts = dict(page.tables[-1])
+    assert facts["calibration"] == "BatchNorm of each subnet on 32 training images, in batches of 64"
+    assert facts["validation"] == "the first 60 validation images, products in exact precision"
+
+
+def test_test_accuracies_have_intervals_of_the_test_images(page, finished):
+    header, *rows = page.tables[0]
+    images = len(finished.data.test)
+    for row in rows:
+        low, high = map(float, row[header.index("test_accuracy, 95 %")].split(" to "))
+        accuracy = float(row[header.index("test_accuracy")])
+        assert low < accuracy < high
+        assert (low, high) == pytest.approx(wilson(accuracy, images), abs=1e-4)
+
+
+def test_without_the_images_the_report_says_why_there_are_no_intervals(copied):
+    values = json.loads((copied / RUN).read_text())
+    values["images"] = "0" * 64
+    (copied / RUN).write_text(json.dumps(values))
+    page = Page(write_report(nas.Run(copied)).read_text(encoding="utf-8"))
+    assert "test_accuracy, 95 %" not in page.tables[0][0]
+    assert "There are no confidence intervals: the images of" in " ".join(page.text)
+
+
+def test_the_largest_architecture_is_a_baseline(page, finished):
+    (largest,) = finished.evaluations("reference").to_dict("records")
+    figure = front_figure(finished, finished.evaluations(), finished.evaluations("random"), finished.front())
+    (star,) = [trace for trace in figure.data if trace.name == "largest architecture"]
+    assert (star.x, star.y) == ((largest["energy_mj"],), (largest["accuracy"],))
+    text = " ".join(page.text)
+    assert f"The largest architecture of the space has accuracy {largest['accuracy']:.4f} at energy_mj" in text
+    as_good = finished.front().query("accuracy >= @largest['accuracy']")
+    if len(as_good):
+        best = as_good.sort_values("energy_mj").iloc[0]
+        assert f"{best['key']} is as good or better" in text
+
+
+def test_a_run_without_its_reference_study_has_no_star_and_a_report(copied):
+    with closing(sqlite3.connect(copied / "study.db")) as database:
+        database.execute("UPDATE trials SET state = 'FAIL' WHERE study_id = 1")
+        database.commit()
+    run = nas.Run(copied)
+    figure = front_figure(run, run.evaluations(), run.evaluations("random"), run.front())
+    assert "largest architecture" not in [trace.name for trace in figure.data]
+    assert "The largest architecture" not in " ".join(Page(write_report(run).read_text(encoding="utf-8")).text)
+
+
+def test_every_point_that_can_be_chosen_is_in_the_data_of_the_page(page, finished):
+    (data,) = [json.loads(script) for script in page.scripts if script.startswith('{"folder"')]
+    figure = front_figure(finished, finished.evaluations(), finished.evaluations("random"), finished.front())
+    keys = {key for trace in figure.data for key in trace.customdata or ()}
+    assert keys <= set(data["points"])
+    names = [gene["name"] if gene["layer"] is None else f"{gene['name']}_{gene['layer']}" for gene in data["genes"]]
+    assert names == list(finished.space.columns)
+    for row in finished.front().to_dict("records"):
+        point = data["points"][row["key"]]
+        assert point["what"] == "on the front of the search"
+        assert point["genes"] == [None if pd.isna(row[name]) else row[name] for name in names]
+        assert point["metrics"] == [row[name] for name in finished.metrics]
+        assert point["test"][0] == row["test_accuracy"]
+
+
+def test_the_data_of_the_page_has_the_energy_of_each_layer_of_the_front(page, finished):
+    (data,) = [json.loads(script) for script in page.scripts if script.startswith('{"folder"')]
+    assert set(data["energy"]) == set(finished.front()["key"])
+    key = finished.front()["key"][0]
+    counts = finished.operations([key])[key]
+    for name, found in zip(data["models"], data["energy"][key], strict=True):
+        expected = energy_mj(counts, load_energy_model(name))
+        assert sum(found["kinds"]) == pytest.approx(expected, rel=1e-4)
+        assert sum(mj for _, mj, _ in found["layers"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_run_without_failures_says_so(page):
+    assert "None of 32 evaluations failed." in " ".join(page.text)
+
+
+# Fidelity
+
+
+MEASURED = {"kendall_tau": 0.78, "spearman": 0.9, "noise_ceiling": 0.93}
+
+
+def test_a_report_without_fidelity_does_not_speak_of_it(page):
+    assert "Fidelity" not in page.text
+
+
+def test_fidelity_that_the_folder_has_is_shown(copied):
+    points = [{"key": key, "inherited": 0.5 + n / 10, "standalone": 0.6} for n, key in enumerate("ab")]
+    (copied / FIDELITY).write_text(json.dumps({**MEASURED, "points": points, "epochs": 3}))
+    page = Page(write_report(nas.Run(copied)).read_text(encoding="utf-8"))
+    text = " ".join(page.text)
+    assert "2 networks were also trained by themselves" in text
+    assert "accuracy is 0.780, Spearman's correlation 0.900" in text
+    assert "differ in their seed only, is 0.930" in text
+    assert any(re.search(r'newPlot\(\s*"fidelity"', script) for script in page.scripts)
+
+
+def test_a_noise_ceiling_may_be_missing_and_so_may_points(copied):
+    (copied / FIDELITY).write_text(json.dumps({**MEASURED, "noise_ceiling": None, "points": []}))
+    text = " ".join(Page(write_report(nas.Run(copied)).read_text(encoding="utf-8")).text)
+    assert "differ in their seed only, is not measured" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "TypeError"),
+        (json.dumps(MEASURED), "KeyError: 'points'"),
+        (json.dumps({**MEASURED, "spearman": 2, "points": []}), "2 is beyond 1"),
+        (json.dumps({**MEASURED, "kendall_tau": None, "points": []}), "got other numbers"),
+        (
+            json.dumps({**MEASURED, "points": [{"key": "a", "inherited": 1, "standalone": float("nan")}]}),
+            "other numbers",
+        ),
+        (json.dumps({**MEASURED, "points": [EVIL]}), "TypeError"),
+    ],
+)
+def test_fidelity_that_is_not_right_is_said_to_be_so_and_ends_nothing(content, reason, copied):
+    (copied / FIDELITY).write_text(content)
+    text = " ".join(Page(write_report(nas.Run(copied)).read_text(encoding="utf-8")).text)
+    assert "It cannot be shown: fidelity.json" in text
+    assert reason in text
+
+
 def test_the_front_figure_shows_evaluations_both_fronts_and_test_scores(finished):
     search, random, front = finished.evaluations(), finished.evaluations("random"), finished.front()
     traces = {trace.name: trace for trace in front_figure(finished, search, random, front).data}
@@ -140,9 +279,7 @@ def test_the_hypervolume_figure_shows_the_curves_of_search_and_baseline(finished
 
 def test_the_energy_of_the_front_stands_in_bars_of_kinds(page, finished):
     assert "on the first 60 validation images" in " ".join(page.text)
-    (script,) = [
-        s for s in page.scripts if "Plotly.newPlot(" in s and '"barmode":"stack"' in s and len(s) < 1_000_000
-    ]
+    (script,) = [s for s in page.scripts if re.search(r'newPlot\(\s*"energy"', s) and len(s) < 1_000_000]
     for key in finished.front()["key"]:
         assert key in script
     for name in ("convolution", "linear", "product", "neuron", "sop45", "memory"):
@@ -151,7 +288,8 @@ def test_the_energy_of_the_front_stands_in_bars_of_kinds(page, finished):
 
 def test_a_long_front_is_counted_in_part_and_says_so(finished, copied, monkeypatch):
     monkeypatch.setattr("nas.report._ENERGY_MEMBERS", 2)
-    monkeypatch.setattr("nas.report._ENERGY_IMAGES", 20)
+    monkeypatch.setattr("nas.report._LEAST_IMAGES", 10)
+    monkeypatch.setattr("nas.report._ALL_IMAGES", 40)
     keys, asked = finished.front()["key"].tolist(), []
     assert len(keys) > 2
     operations = nas.Run.operations
@@ -169,7 +307,7 @@ def test_a_front_without_its_supernet_says_why_there_are_no_bars(copied):
         path.unlink()
     page = Page(write_report(nas.Run(copied)).read_text(encoding="utf-8"))
     assert "It cannot be counted:" in " ".join(page.text)
-    assert len([s for s in page.scripts if "Plotly.newPlot(" in s and len(s) < 1_000_000]) == 2
+    assert len([s for s in page.scripts if "Plotly.newPlot(" in s and len(s) < 1_000_000]) == 4
 
 
 def test_writing_it_again_gives_the_same_page_and_no_other_file(copied, snapshot):
@@ -234,6 +372,15 @@ def test_what_was_not_yet_scored_on_the_test_split_is_no_number(evil_run):
     assert not [text for text in texts if "nan" in text]
 
 
+def test_failures_are_listed_by_their_reasons(evil_run):
+    frame = evil_run.evaluations()
+    failed = frame[frame["state"] == "failed"]
+    page = Page(write_report(evil_run).read_text(encoding="utf-8"))
+    (table,) = [table for table in page.tables if table and table[0][0] == "times"]
+    assert table[1:] == [[str(len(failed)), f"ValueError: {EVIL}", failed["key"].iloc[0]]]
+    assert f"{len(failed)} of {len(frame)} evaluations of search and baseline failed" in " ".join(page.text)
+
+
 def test_a_failed_half_is_counted_and_shown_on_no_figure(evil_run):
     frame = evil_run.evaluations()
     failed = int((frame["state"] == "failed").sum())
@@ -246,65 +393,14 @@ def test_a_failed_half_is_counted_and_shown_on_no_figure(evil_run):
     assert all(y == y for y in drawn)
 
 
-# A real browser
-
-
-@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-def test_a_browser_draws_the_front_without_console_errors(finished, evil_run, tmp_path):
-    for run in (finished, evil_run):
-        path = write_report(run)
-        result = subprocess.run(
-            [
-                CHROMIUM,
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-background-networking",
-                "--host-resolver-rules=MAP * ~NOTFOUND",
-                "--enable-logging=stderr",
-                "--v=0",
-                "--virtual-time-budget=8000",
-                f"--user-data-dir={tmp_path / 'profile'}",
-                "--dump-dom",
-                path.as_uri(),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=200,
-            check=True,
-        )
-        console = [line for line in result.stderr.splitlines() if "CONSOLE" in line]
-        assert console == []
-        dom = result.stdout
-        figure = dom[dom.index('id="front"') : dom.index('id="hypervolume"')]
-        points = len(re.findall(r'<path class="point', figure))
-        complete = (run.evaluations()["state"] == "complete").sum()
-        assert points >= complete >= len(run.front()) >= 1
-        assert len(re.findall(r'<path class="js-line', dom[dom.index('id="hypervolume"') :])) >= 1
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-def test_a_browser_takes_a_picture_of_the_report_that_is_not_blank(finished, tmp_path):
-    picture = tmp_path / "report.png"
-    subprocess.run(
-        [
-            CHROMIUM,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--virtual-time-budget=8000",
-            "--window-size=1200,900",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            f"--screenshot={picture}",
-            (finished.folder / REPORT).as_uri(),
-        ],
-        capture_output=True,
-        timeout=200,
-        check=True,
-    )
-    with Image.open(picture) as image:
-        pixels = set(image.convert("RGB").get_flattened_data())
-    assert (0, 0x72, 0xB2) in pixels, "the front's blue"
+def test_markup_of_others_runs_in_no_browser(evil_run, tmp_path):
+    path = write_report(evil_run)
+    with browser(tmp_path / "profile") as tab:
+        page = tab()
+        page.open(path.as_uri())
+        page.until("document.querySelector('#panel h3')")
+        assert EVIL in page.evaluate("document.getElementById('panel').textContent")
+        assert page.evaluate("document.querySelectorAll('img, iframe').length") == 0
+        assert page.complaints == []
+        assert page.requests == [path.as_uri()]

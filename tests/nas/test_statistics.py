@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.stats import false_discovery_control, mannwhitneyu
+from scipy.stats import binomtest, false_discovery_control, mannwhitneyu
 
 from nas.statistics import (
     attainment,
@@ -17,6 +17,7 @@ from nas.statistics import (
     padded,
     quartiles,
     rank_test,
+    wilson,
 )
 
 MIN_MIN = {"a": "min", "b": "min"}
@@ -86,6 +87,13 @@ def test_holm_lies_between_no_correction_and_bonferroni_and_above_the_false_disc
     assert (corrected >= p).all()
     assert (corrected <= np.minimum(np.array(p) * len(p), 1) + 1e-12).all()
     assert (corrected >= false_discovery_control(p) - 1e-12).all()
+
+
+def test_wilsons_interval_by_hand_and_beside_another_implementation():
+    assert wilson(0.5, 100) == pytest.approx((0.40383, 0.59617), abs=1e-5)
+    for share, count, level in ((0.9, 360, 0.95), (0.0, 10, 0.9), (1.0, 10, 0.99), (2 / 3, 3, 0.95)):
+        expected = binomtest(round(share * count), count).proportion_ci(level, method="wilson")
+        assert wilson(share, count, level) == pytest.approx((expected.low, expected.high))
 
 
 def test_attainment_surfaces_by_hand():

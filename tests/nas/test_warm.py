@@ -10,7 +10,8 @@ from test_resume import finished_trials
 from test_table_runs import results, write_run
 
 import nas
-from nas.report import REPORT, hypervolume_figure
+from nas.figures import hypervolume_figure
+from nas.report import REPORT
 from nas.results import non_dominated
 from spaces import InputError
 
