@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -39,6 +39,10 @@ class Storage:
         """Turn what a damaged or unreachable store raises into an InputError."""
         with _sound(self.address):
             yield
+
+    def cached(self) -> Storage:
+        """Return the same storage for who reads it again and again: what has ended is read once."""
+        return replace(self, backend=get_storage(self.backend))
 
 
 class _Journal(JournalFileBackend):

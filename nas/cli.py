@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from nas import cli_networks, cli_results
+from nas import cli_dashboard, cli_networks, cli_results
 from nas.options import (
     AddressOption,
     AlgorithmOption,
@@ -377,7 +377,7 @@ def _print_energy(key: str, images: int, layers: pd.DataFrame, compared: pd.Data
     say_dropped(dropped, "choose by --model, or see all with -f csv")
 
 
-for _command in (*cli_networks.COMMANDS, *cli_results.COMMANDS):
+for _command in (*cli_networks.COMMANDS, *cli_results.COMMANDS, *cli_dashboard.COMMANDS):
     app.command()(_command)
 
 

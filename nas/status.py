@@ -60,7 +60,11 @@ def status(folder: str | Path) -> Status:
     Raises:
         InputError: If the folder is not the one of a run, or its store is damaged.
     """
-    run = Run(folder)
+    return status_of(Run(folder))
+
+
+def status_of(run: Run) -> Status:
+    """Return how far a run is, as :func:`status` does."""
     frame = run.evaluations()
     counted = frame[frame["generation"] > 0]  # the others were taken by a warm start
     done = counted[counted["state"] != "running"]

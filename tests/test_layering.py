@@ -26,7 +26,8 @@ LIBRARIES = {
 
 DOORS = {
     "ray": {"nas/ray_pool.py", "nas/ray_actor.py", "nas/ray_cluster.py", "nas/distributed.py"},
-    "optuna": {"nas/backend.py", "nas/drivers.py", "nas/storage.py", "nas/results.py"},
+    "optuna": {"nas/backend.py", "nas/drivers.py", "nas/storage.py", "nas/results.py", "nas/shown_storage.py"},
+    "optuna_dashboard": {"nas/dashboard.py"},
     "sqlalchemy": {"nas/address.py", "nas/backend.py"},
     "pymoo": {"nas/"},
     "cupy": {"supernet/neurons/"},
