@@ -1,8 +1,10 @@
 """What a report says to run it again: files that are the recipe, and commands that are understood."""
 
 import json
+import re
 import shlex
 import tomllib
+from pathlib import Path
 
 import pytest
 import typer
@@ -69,6 +71,17 @@ def test_commands_are_understood(finished):
     group = typer.main.get_command(app)
     lines = [line for line in commands(finished) if line.startswith("nas ")]
     assert [line.split()[1] for line in lines] == ["search", "front", "report"]
+    for line in lines:
+        _, verb, *words = shlex.split(line)
+        group.commands[verb].make_context(verb, words)
+
+
+def test_the_commands_of_the_page_on_reports_are_understood():
+    text = (Path(__file__).parents[2] / "docs/report.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("nas ")]
+    assert [line.split()[1] for line in lines] == ["search", "report", "dashboard"]
+    group = typer.main.get_command(app)
     for line in lines:
         _, verb, *words = shlex.split(line)
         group.commands[verb].make_context(verb, words)
