@@ -24,7 +24,7 @@ from supernet.pretrained import Pretrained
 from supernet.spikformer import Spikformer, build_supernet
 
 sys.path.append(str(Path(__file__).parents[1] / "supernet"))  # where the public class is written down
-from public_spikformer import load_public, shape_table
+from public_class import load_public, shape_table
 
 pytest.importorskip("onnx")
 

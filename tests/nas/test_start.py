@@ -52,7 +52,12 @@ def searched(name, space, taken, population, objectives=2, budget=40, constraint
     for result in taken:
         record.known[result.architecture] = result
     opened = record.open
-    record.open = lambda architecture, generation: (generations.append(generation), opened(architecture, generation))
+
+    def opening(architecture, generation, **noted):
+        generations.append(generation)
+        opened(architecture, generation, **noted)
+
+    record.open = opening
     algorithm = build_algorithm(name, problem, population, 3, budget, taken, expand=1)
     ask, asked = algorithm.ask, []
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from public_spikformer import load_public, shape_table
+from public_class import load_public, shape_table
 
 from spaces import Architecture, InputError, Layer
 from supernet.calibrate import calibrate
