@@ -19,12 +19,15 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from spaces import Architecture, InputError, SearchSpace, Skeleton
+from supernet.averaging import WeightAverage
 from supernet.files import INDEX, write_atomically
 from supernet.settings import TrainSettings
 from supernet.spikformer import Spikformer
 
 _FORMAT = "spikefront-checkpoint-1"
-_MODEL, _OPTIMIZER = "model.", "optimizer."
+_MODEL, _OPTIMIZER, _AVERAGE = "model.", "optimizer.", "average."
+_YOUNGER: dict[str, Any] = {"ema": 0.0}
+"""Settings that older checkpoints do not have, each with the value that they were trained with."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +101,19 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder: Path, checkpoint: Checkpoint, model: Spikformer, optimizer: torch.optim.Optimizer
+    folder: Path,
+    checkpoint: Checkpoint,
+    model: Spikformer,
+    optimizer: torch.optim.Optimizer,
+    average: WeightAverage | None = None,
 ) -> None:
-    """Replace the checkpoint of a folder."""
+    """Replace the checkpoint of a folder; once all epochs are done, the weights are the average, if there is one."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"{_OPTIMIZER}{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    if average is not None and not checkpoint.complete:
+        tensors |= {_AVERAGE + name: tensor for name, tensor in average.tensors.items()}
     blob = save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()})
     weights = folder / f"supernet-{checkpoint.epoch:05d}.safetensors"
     write_atomically(weights, blob)
@@ -127,7 +136,11 @@ def weights_digest(folder: Path) -> str:
 
 
 def load_checkpoint(
-    folder: Path, identity: Checkpoint, model: Spikformer, optimizer: torch.optim.Optimizer | None = None
+    folder: Path,
+    identity: Checkpoint,
+    model: Spikformer,
+    optimizer: torch.optim.Optimizer | None = None,
+    average: WeightAverage | None = None,
 ) -> Checkpoint:
     """Load a folder's checkpoint into a network, and return it with the epochs done.
 
@@ -136,6 +149,7 @@ def load_checkpoint(
         identity: Training that the checkpoint must belong to.
         model: Receives the weights.
         optimizer: Receives its state, where training is to go on.
+        average: Receives the average of the weights, likewise.
 
     Raises:
         InputError: If the checkpoint is damaged or belongs to another training.
@@ -145,6 +159,8 @@ def load_checkpoint(
         return identity
     way_out = f"choose another run folder, or move {folder} away to start anew"
     values, blob = _read_index(index, way_out)
+    if isinstance(values.get("settings"), dict):
+        values["settings"] = {**_YOUNGER, **values["settings"]}
     for name, expected in identity.identity.items():
         if values.get(name) != expected:
             raise InputError(
@@ -157,7 +173,10 @@ def load_checkpoint(
         if optimizer is not None:
             _load_optimizer(optimizer, _strip(tensors, _OPTIMIZER))
         history = tuple(EpochRecord(**{k: float(v) for k, v in record.items()}) for record in values["history"])
-        return replace(identity, history=history)
+        state = replace(identity, history=history)
+        if average is not None and not state.complete:
+            average.load(_strip(tensors, _AVERAGE))
+        return state
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split("\n")[:2])  # torch lists every tensor
         raise InputError(f"{index} does not fit its network: {reason}; {way_out}") from None

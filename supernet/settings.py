@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from spaces import InputError
@@ -27,6 +27,7 @@ class TrainSettings:
         mixup: Concentration of the mixing share, 0 for none.
         augment: Rows of ``supernet.augment.AUGMENTATIONS`` in order.
         clip_norm: Largest gradient norm, 0 for no clipping.
+        ema: Decay of the average of the weights, which is what is trained in the end, in [0, 1); 0 for none.
         precision: Number format of the products, ``float32`` or ``bfloat16`` (autocast).
         sampling: Architectures of a step, a row of ``supernet.sampling.SAMPLING``.
         checkpoint_every: Epochs between checkpoints.
@@ -45,6 +46,7 @@ class TrainSettings:
     mixup: float = 0.5
     augment: tuple[str, ...] = ()
     clip_norm: float = 5.0
+    ema: float = 0.0
     precision: str = "float32"
     sampling: str = "single"
     checkpoint_every: int = 1
@@ -67,6 +69,7 @@ class TrainSettings:
             "label_smoothing": (0 <= self.label_smoothing < 1, "in [0, 1)"),
             "mixup": (0 <= self.mixup < math.inf, "0 or more"),
             "clip_norm": (0 <= self.clip_norm < math.inf, "0 or more"),
+            "ema": (0 <= self.ema < 1, "in [0, 1)"),
             "precision": (self.precision in PRECISIONS, f"one of {list(PRECISIONS)}"),
             "sampling": (self.sampling in SAMPLING, f"one of {sorted(SAMPLING)}"),
             "checkpoint_every": (self.checkpoint_every >= 1, "1 or more"),
@@ -75,6 +78,10 @@ class TrainSettings:
         for name, (holds, rule) in rules.items():
             if not holds:
                 raise InputError(f"training.{name} must be {rule}, got {getattr(self, name)!r}")
+
+    def lasting(self, epochs: int) -> TrainSettings:
+        """Return the same recipe over so many epochs, its warm-up the same part of them."""
+        return replace(self, epochs=epochs, warmup_epochs=self.warmup_epochs * epochs / self.epochs)
 
     def learning_rate_at(self, epoch: float) -> float:
         """Return the learning rate at a moment in epochs: linear warm-up, then a half cosine."""

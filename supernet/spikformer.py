@@ -229,6 +229,18 @@ def build_supernet(space: SearchSpace, seed: int, executor: str = "auto") -> Spi
         seed: Seed of the initial weights; the global random state stays as it is.
         executor: Who computes the neurons.
     """
+    return build_network(space.skeleton, space.largest(), seed, executor)
+
+
+def build_network(skeleton: Skeleton, architecture: Architecture, seed: int, executor: str = "auto") -> Spikformer:
+    """Return an untrained network of one architecture.
+
+    Args:
+        skeleton: Input, classes and neuron.
+        architecture: Widths and depth.
+        seed: Seed of the initial weights; the global random state stays as it is.
+        executor: Who computes the neurons.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return Spikformer(space.skeleton, space.largest(), executor)
+        return Spikformer(skeleton, architecture, executor)

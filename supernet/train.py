@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from spaces import Architecture, InputError, SearchSpace
 from supernet.augment import build_augmentation, mixup
+from supernet.averaging import WeightAverage
 from supernet.checkpoint import Checkpoint, EpochRecord, load_checkpoint, save_checkpoint
 from supernet.data import ImageData, Normalise
+from supernet.distil import Distillation
 from supernet.ranks import Ranks, normalised_over
 from supernet.sampling import SAMPLING
 from supernet.settings import TrainSettings
@@ -55,6 +57,7 @@ def train(
     checkpoint: Path | None = None,
     report: Callable[[TrainProgress], None] | None = None,
     ranks: Ranks | None = None,
+    distillation: Distillation | None = None,
 ) -> Spikformer:
     """Train a network on the training split and return it in evaluation mode.
 
@@ -70,15 +73,17 @@ def train(
         checkpoint: Folder to save checkpoints in, and to continue from if it has one.
         report: Called after every step.
         ranks: The processes that train together, each with the same arguments; the one of rank 0 saves checkpoints.
+        distillation: Who teaches the network, or the first architecture of each step, beside the labels.
 
     Raises:
         InputError: If the checkpoint belongs to another network, data set, seed or settings, or if processes that
             train together do not find the same one.
     """
-    epoch_trainer = _EpochTrainer(model, data, settings, seed, space, ranks)
+    epoch_trainer = _EpochTrainer(model, data, settings, seed, space, ranks, distillation)
+    optimizer, average = epoch_trainer.optimizer, epoch_trainer.average
     state = Checkpoint(seed, data.name, settings, model.architecture, model.skeleton, space)
     if checkpoint is not None:
-        state = load_checkpoint(checkpoint, state, model, epoch_trainer.optimizer)
+        state = load_checkpoint(checkpoint, state, model, optimizer, average)
     if ranks is not None and not ranks.agree(state.epoch, epoch_trainer.device):
         raise InputError(
             f"processes that train together must find the same checkpoint in {checkpoint}, but they differ; put the "
@@ -90,15 +95,17 @@ def train(
     try:
         while not state.complete:
             state = state.after(epoch_trainer.run(state.epoch, report))
+            if state.complete and average is not None:
+                average.give(model)
             if checkpoint is not None and saves and (state.complete or state.epoch % settings.checkpoint_every == 0):
-                save_checkpoint(checkpoint, state, model, epoch_trainer.optimizer)
+                save_checkpoint(checkpoint, state, model, optimizer, average)
     finally:
         torch.set_num_threads(threads)
     return model.eval()
 
 
 class _EpochTrainer:
-    """What the epochs of a training share: optimiser, augmentation and normalisation."""
+    """What the epochs of a training share: optimiser, average of weights, augmentation and normalisation."""
 
     def __init__(
         self,
@@ -108,9 +115,11 @@ class _EpochTrainer:
         seed: int,
         space: SearchSpace | None,
         ranks: Ranks | None,
+        distillation: Distillation | None,
     ) -> None:
         self.model, self.data, self.settings, self.seed, self.space = model, data, settings, seed, space
-        self.ranks = ranks
+        self.ranks, self.distillation = ranks, distillation
+        self.average = WeightAverage(model, settings.ema) if settings.ema else None
         self.device = next(model.parameters()).device
         size, channels, self.num_classes = data.input_shape
         self.augment = build_augmentation(settings.augment, size, channels)
@@ -143,6 +152,8 @@ class _EpochTrainer:
                 images = torch.from_numpy(train.images[chosen])
                 labels = torch.from_numpy(train.labels[chosen])
                 loss, hits = self._step(images, labels, rng)
+                if self.average is not None:
+                    self.average.update(self.model, epoch * len(starts) + step + 1)
                 seen += len(chosen)
                 loss_sum += loss * len(chosen)
                 correct += hits
@@ -179,14 +190,17 @@ class _EpochTrainer:
         architectures: list[Architecture | None] = [None]
         if self.space is not None:
             architectures = [*SAMPLING[settings.sampling](self.space, rng)]
+        cast = torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
+        if self.distillation is not None:
+            with cast:
+                answers = self.distillation.answers(x)
         for architecture in architectures:
-            with (
-                torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"),
-                normalised_over(share),
-            ):
+            with cast, normalised_over(share):
                 logits = self.model(x, architecture).float()
             if first_logits is None:
                 loss = F.cross_entropy(logits, targets, label_smoothing=settings.label_smoothing)
+                if self.distillation is not None:
+                    loss = self.distillation.blend(loss, logits, answers)
                 first_logits = logits.detach()
             else:  # the first architecture teaches the others in place
                 loss = F.cross_entropy(logits, first_logits.softmax(dim=1))
