@@ -1,7 +1,8 @@
 """Spikefront: multi-objective evolutionary search of spiking-transformer architectures.
 
 ``nas.search`` runs a recipe, ``nas.train`` trains its supernet, ``nas.compare`` compares algorithms,
-``nas.Run`` opens a run folder, and ``nas.evaluate`` scores a network that a run has exported.
+``nas.Run`` opens a run folder, ``nas.fidelity`` trains some of its architectures by themselves, and ``nas.evaluate``
+scores a network that a run has exported.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nas.comparing import compare
     from nas.config import RunConfig, load_recipe
+    from nas.inheritance import fidelity
     from nas.pipeline import search, train
     from nas.rescoring import evaluate
     from nas.run import Run
 
-__all__ = ["Run", "RunConfig", "compare", "evaluate", "load_recipe", "search", "train"]
+__all__ = ["Run", "RunConfig", "compare", "evaluate", "fidelity", "load_recipe", "search", "train"]
 
 _HOMES = {
     "Run": "nas.run",
     "RunConfig": "nas.config",
     "compare": "nas.comparing",
     "evaluate": "nas.rescoring",
+    "fidelity": "nas.inheritance",
     "load_recipe": "nas.config",
     "search": "nas.pipeline",
     "train": "nas.pipeline",

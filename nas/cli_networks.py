@@ -1,13 +1,16 @@
-"""Commands on networks that leave their run."""
+"""Commands on single networks: those that leave their run, and those that are trained by themselves."""
 
 from __future__ import annotations
 
+import json
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from nas.options import FormatOption, RunArgument
+from nas.options import FormatOption, RunArgument, resumable
 from nas.printing import Format, print_frame
 
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of an exported network.")]
@@ -55,4 +58,31 @@ def evaluate(
     typer.echo(f"{metrics['spikes']:,.1f} spikes per image, {score.parameters:,} parameters, {score.macs:,} MACs")
 
 
-COMMANDS = (export, evaluate)
+def fidelity(
+    run: RunArgument,
+    subnets: Annotated[int, typer.Option(help="Architectures, spread over the front and the space.")] = 24,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of each; those of the recipe by default.")] = None,
+    seeds: Annotated[int, typer.Option(help="Trainings of each architecture.")] = 1,
+    repeated: Annotated[
+        int | None,
+        typer.Option(help="Architectures trained twice, for the noise ceiling; a third by default."),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that train, each another architecture.")] = 1,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Train architectures by themselves, and say how well inherited accuracy orders them; goes on if interrupted."""
+    from nas.fidelity_page import PAGE, describe
+    from nas.inheritance import fidelity as measure
+    from nas.progress import Bars
+
+    with resumable(), Bars() as bars, redirect_stdout(sys.stderr):
+        found = measure(run, subnets, epochs, seeds, repeated, workers, bars)
+    if json_:
+        typer.echo(json.dumps(found.to_dict(), indent=1))
+        return
+    for name, text in describe(found).items():
+        typer.echo(f"{name}: {text}")
+    typer.echo(f"picture: {run / PAGE}")
+
+
+COMMANDS = (export, evaluate, fidelity)

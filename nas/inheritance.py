@@ -18,6 +18,7 @@ import torch
 from evaluators import count_macs
 from nas.drivers import hold_folder
 from nas.evaluation import Evaluation
+from nas.fidelity_page import write_fidelity_page
 from nas.folder import read_run
 from nas.orders import Fidelity, Point, Source
 from nas.progress import Reporter, Silent
@@ -120,6 +121,7 @@ def fidelity(
         )
         found = Fidelity(points, _told(run, settings, subnets, seeds, repeated))
         write_atomically(run.folder / FIDELITY, json.dumps(found.to_dict(), indent=1).encode())
+        write_fidelity_page(found, run.folder, run.config.name)
     return found
 
 
