@@ -1,8 +1,8 @@
 """Spikefront: multi-objective evolutionary search of spiking-transformer architectures.
 
 ``nas.search`` runs a recipe, ``nas.train`` trains its supernet, ``nas.compare`` compares algorithms,
-``nas.Run`` opens a run folder, ``nas.fidelity`` trains some of its architectures by themselves, and ``nas.evaluate``
-scores a network that a run has exported.
+``nas.Run`` opens a run folder, ``nas.fidelity`` trains some of its architectures by themselves, ``nas.evaluate``
+scores a network that a run has exported, and ``nas.retrain`` trains it to weights of its own.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from nas.inheritance import fidelity
     from nas.pipeline import search, train
     from nas.rescoring import evaluate
+    from nas.retraining import retrain
     from nas.run import Run
 
-__all__ = ["Run", "RunConfig", "compare", "evaluate", "fidelity", "load_recipe", "search", "train"]
+__all__ = ["Run", "RunConfig", "compare", "evaluate", "fidelity", "load_recipe", "retrain", "search", "train"]
 
 _HOMES = {
     "Run": "nas.run",
@@ -26,6 +27,7 @@ _HOMES = {
     "evaluate": "nas.rescoring",
     "fidelity": "nas.inheritance",
     "load_recipe": "nas.config",
+    "retrain": "nas.retraining",
     "search": "nas.pipeline",
     "train": "nas.pipeline",
 }

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from nas.options import FormatOption, RunArgument, resumable
+from nas.options import AddressOption, DataOption, FormatOption, RunArgument, given, resumable
 from nas.printing import Format, print_frame
 
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of an exported network.")]
@@ -85,4 +85,63 @@ def fidelity(
     typer.echo(f"picture: {run / PAGE}")
 
 
-COMMANDS = (export, evaluate, fidelity)
+def retrain(
+    out: FolderArgument,
+    to: Annotated[Path | None, typer.Option(help="Folder of the new exports; OUT-retrained by default.")] = None,
+    from_: Annotated[str, typer.Option("--from", help="Weights to start from: scratch or inherited.")] = "scratch",
+    distil: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Run whose supernet's largest network teaches.")
+    ] = None,
+    share: Annotated[float, typer.Option(help="What the teacher counts beside the labels, in [0, 1].")] = 0.5,
+    temperature: Annotated[float, typer.Option(help="What softens the answers of both.")] = 2.0,
+    epochs: Annotated[int | None, typer.Option(help="Epochs; those of the recipe by default.")] = None,
+    ema: Annotated[float | None, typer.Option(help="Decay of the average of the weights, as 0.999.")] = None,
+    mixup: Annotated[float | None, typer.Option(help="Concentration of mixup instead of the recipe's.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16, instead of the recipe's.")] = None,
+    seeds: Annotated[int, typer.Option(help="Trainings, each with a seed of its own.")] = 1,
+    workers: Annotated[int, typer.Option(help="Processes that train together, by Ray Train.")] = 1,
+    address: AddressOption = None,
+    data: Annotated[str | None, typer.Option(help="Image set; that of the export by default.")] = None,
+    data_dir: DataOption = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Recipe of the training; that of the network's supernet by default.")
+    ] = None,
+    neuron: NeuronOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Train the architecture of an exported network by itself, and export it again; goes on if interrupted."""
+    from evaluators import DEFAULT_MODEL
+    from nas.progress import Bars
+    from nas.retraining import retrain as train_again
+
+    with resumable(), Bars() as bars, redirect_stdout(sys.stderr):
+        found = train_again(
+            out,
+            to,
+            from_,
+            distil=distil,
+            share=share,
+            temperature=temperature,
+            epochs=epochs,
+            seeds=seeds,
+            workers=workers,
+            address=address,
+            data=data,
+            data_dir=data_dir,
+            recipe=recipe,
+            neuron=neuron,
+            reporter=bars,
+            **given(ema=ema, mixup=mixup, precision=precision),
+        )
+    frame, summary = found.frame(), found.summary()
+    if output is not Format.TABLE:
+        print_frame(frame, output)
+        return
+    print_frame(frame[["seed", "accuracy", "validation_accuracy", f"energy_mj:{DEFAULT_MODEL}", "network"]], output)
+    typer.echo(
+        f"test accuracy {summary['mean']:.4f}, deviation {summary['std']:.4f}, from {summary['lowest']:.4f} to "
+        f"{summary['highest']:.4f} over {len(frame)} seed(s)"
+    )
+
+
+COMMANDS = (export, evaluate, fidelity, retrain)

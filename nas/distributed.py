@@ -19,19 +19,22 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import ray
 import ray.util.queue
 import torch
+from numpy.typing import NDArray
 from torch import distributed
 
 from nas.extras import TRAINING
 from nas.ray_cluster import connect
-from spaces import InputError, SearchSpace
+from spaces import Architecture, InputError, SearchSpace, Skeleton
 from supernet.data import ImageData
 from supernet.device import keep_large_blocks
+from supernet.distil import Distillation
 from supernet.ranks import Ranks
 from supernet.settings import TrainSettings
-from supernet.spikformer import build_supernet
+from supernet.spikformer import Spikformer
 from supernet.train import TrainProgress
 from supernet.train import train as train_network
 
@@ -50,26 +53,62 @@ _STORAGE = ".ray-train-"
 
 
 @dataclass(frozen=True)
+class SentNetwork:
+    """A network as plain values, which can be sent to another process.
+
+    Attributes:
+        skeleton: Input, classes and neuron.
+        architecture: Widths and depth.
+        executor: Who computes neurons.
+        state: Arrays of its state by name; only read.
+    """
+
+    skeleton: Skeleton
+    architecture: Architecture
+    executor: str
+    state: Mapping[str, NDArray[Any]]
+
+    @classmethod
+    def of(cls, network: Spikformer) -> SentNetwork:
+        """Return a network's values."""
+        state = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
+        return cls(network.skeleton, network.architecture, network.executor, state)
+
+    def build(self, device: torch.device) -> Spikformer:
+        """Return the network on a device, with tensors of its own."""
+        with torch.device("meta"):
+            network = Spikformer(self.skeleton, self.architecture, self.executor)
+        # Ray hands out read-only arrays, which training would write to.
+        state = {name: torch.from_numpy(np.array(array)) for name, array in self.state.items()}
+        network.load_state_dict(state, assign=True)
+        return network.to(device)
+
+
+@dataclass(frozen=True)
 class TrainJob:
     """What each process needs to train.
 
     Attributes:
-        space: Space whose supernet is trained.
+        network: Network with its first weights.
         data: Images, of which the training split is used.
         settings: Optimisation.
-        seed: Seed of the run.
-        executor: Who computes neurons.
+        seed: Seed of order, augmentation and architectures.
         device: ``auto``, ``cpu`` or ``cuda``, where each process has a GPU of its own.
-        folder: Run folder, which all machines must see.
+        folder: Folder of the checkpoints, which all machines must see.
+        space: Space whose supernet the network is, or None for a single architecture.
+        teacher: Network that teaches it, if one does.
+        teaching: Share and temperature of its answers, as of :class:`supernet.distil.Distillation`.
     """
 
-    space: SearchSpace
+    network: SentNetwork
     data: ImageData
     settings: TrainSettings
     seed: int
-    executor: str
     device: str
     folder: Path
+    space: SearchSpace | None = None
+    teacher: SentNetwork | None = None
+    teaching: tuple[float, float] = (0.5, 2.0)
 
 
 def train_together(
@@ -80,7 +119,7 @@ def train_together(
     address: str | None = None,
     runtime_env: Mapping[str, Any] | None = None,
 ) -> None:
-    """Train a supernet by several processes; the folder of the job keeps it.
+    """Train a network by several processes; the folder of the job keeps it.
 
     Args:
         job: What to train.
@@ -138,7 +177,7 @@ def _settle_device(job: TrainJob, workers: int) -> str:
             f"training on GPUs by {workers} workers needs a GPU for each, but the Ray cluster has {gpus}; use fewer "
             "workers, or set device to 'cpu'"
         )
-    return "cuda" if job.device != "cpu" and job.executor != "native" and gpus >= workers else "cpu"
+    return "cuda" if job.device != "cpu" and job.network.executor != "native" and gpus >= workers else "cpu"
 
 
 def _fit(
@@ -233,9 +272,9 @@ def _work(config: dict[str, Any]) -> None:
     keep_large_blocks()
     try:
         with _process_group(device) as ranks:
-            supernet = build_supernet(job.space, job.seed, job.executor).to(device)
+            teacher = None if job.teacher is None else job.teacher.build(device).eval()
             train_network(
-                supernet,
+                job.network.build(device),
                 job.data,
                 job.settings,
                 job.seed,
@@ -243,6 +282,7 @@ def _work(config: dict[str, Any]) -> None:
                 job.folder,
                 report if ranks.rank == 0 else None,
                 ranks,
+                None if teacher is None else Distillation(teacher, *job.teaching),
             )
     except InputError as error:  # the user's mistake, which no repetition mends
         news.put(error)

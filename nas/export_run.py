@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,6 +95,8 @@ def _provenance(run: Run, network: Spikformer) -> dict[str, Any]:
         "space": run.supernet_space.name,
         "seed": run.config.seed,
         "weights": "inherited from the run's supernet",
+        "training": asdict(run.config.training),
+        "train_images": len(run.data.train),
         "supernet_sha256": weights_digest(run.folder),
         "supernet_epochs": state.epoch,
         "calibration_images": calibrated,

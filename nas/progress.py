@@ -194,7 +194,7 @@ class Bars:
 
     def train(self, progress: TrainProgress) -> None:
         """Show loss, accuracy and throughput."""
-        if self._title != "training":
+        if self._title != "training" or progress.epoch < self._done:
             self._begin("training", progress.epochs)
             self._first = progress.epoch  # a resumed training does not begin at 0
         note = (

@@ -185,7 +185,7 @@ def evaluate(
     if not isinstance(name, str):
         raise InputError(f"{source} does not say on which images to score, got {name!r}; name them with --data")
     images = load_data(name, data_dir)
-    _check_images(pretrained, images)
+    check_images(pretrained, images)
     chosen = images.test if split == "test" else images.validation
     score = score_network(pretrained, name, "test" if split == "test" else "validation", chosen, facts)
     digest = recorded.get(f"{split}_sha256") if name == recorded.get("name") else None
@@ -193,7 +193,7 @@ def evaluate(
     return NetworkScore(**{**vars(score), "same_images": same})
 
 
-def _check_images(pretrained: Pretrained, data: ImageData) -> None:
+def check_images(pretrained: Pretrained, data: ImageData) -> None:
     """Raise InputError if a network cannot answer about images."""
     skeleton = pretrained.network.skeleton
     wanted = (skeleton.image_size, skeleton.in_channels, skeleton.num_classes)

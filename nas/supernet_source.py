@@ -96,15 +96,14 @@ class SupernetSource:
         self, folder: Path, reporter: Reporter, workers: int, address: str | None, supernet: Spikformer
     ) -> None:
         """Let several processes train what is not trained yet; the folder then has the whole training."""
-        from nas.distributed import TrainJob, train_together  # noqa: PLC0415  # starts no Ray where it is not needed
+        from nas.distributed import SentNetwork, TrainJob, train_together  # noqa: PLC0415  # no Ray for one
 
         config = self.config
         if load_checkpoint(folder, self._identity(supernet), supernet).complete:
             return
         data = replace(self.data, validation=self.data.validation.head(0), test=self.data.test.head(0))
-        job = TrainJob(
-            self.space, data, config.training, config.seed, config.executor, config.device, folder.resolve()
-        )
+        sent, settings = SentNetwork.of(build_supernet(self.space, config.seed, config.executor)), config.training
+        job = TrainJob(sent, data, settings, config.seed, config.device, folder.resolve(), self.space)
         train_together(
             job,
             workers,
