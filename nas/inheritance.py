@@ -8,6 +8,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,11 @@ def _train_all(run: Run, tasks: Sequence[Task], workers: int) -> Iterator[tuple[
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
+        except BrokenProcessPool:
+            raise InputError(
+                "a process that trained was killed, perhaps for want of memory; give the command again to go on, "
+                "with fewer workers"
+            ) from None
         finally:  # an interruption ends what has not begun
             executor.shutdown(cancel_futures=True)
 

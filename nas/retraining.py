@@ -150,7 +150,8 @@ def retrain(
     work = _prepare(Path(out), pretrained, start, recipe, (data, data_dir), epochs, training)
     if distil is not None:
         work = _taught(work, distil if isinstance(distil, Run) else Run(distil), share, temperature)
-    folder = Path(to) if to is not None else Path(out).with_name(f"{Path(out).name}-retrained")
+    given = Path(out) if Path(out).name else Path(out).resolve()
+    folder = Path(to) if to is not None else given.with_name(f"{given.name}-retrained")
     reporter = reporter or Silent()
     scores: dict[int, dict[str, dict[str, float]]] = {}
     with _claimed(folder, work):
@@ -247,7 +248,10 @@ def _taught(work: _Work, run: Run, share: float, temperature: float) -> _Work:
     job = build_job(run.config, run.data, run.supernet())
     largest = space.largest()
     with threads(job.threads):
-        teacher = Scorer(job).candidate(largest).subnet.cpu()
+        found = Scorer(job).candidate(largest).subnet.cpu()
+    teacher = Spikformer(found.skeleton, largest, work.executor)  # which computes where the other one does
+    teacher.load_state_dict(found.state_dict())
+    teacher.eval()
     told = {
         "run": run.folder.resolve().name,
         "run_id": read_run(run.folder)["id"],

@@ -11,10 +11,11 @@ import pytest
 import nas
 from nas import inheritance
 from nas.fidelity_page import PAGE
-from nas.inheritance import FIDELITY, TRAINED, spread
+from nas.inheritance import FIDELITY, TRAINED, Task, spread, train_task
 from nas.orders import Fidelity, Point, order_of
 from nas.rescoring import evaluate
 from spaces import InputError
+from supernet.pretrained import WEIGHTS
 
 
 def tau_by_hand(a, b):
@@ -126,7 +127,6 @@ def test_what_is_trained_is_not_trained_again(measured, monkeypatch):
 
 
 def test_an_interrupted_measurement_goes_on_and_ends_alike(measured, copied, monkeypatch):
-    """It stops in the second training, after an epoch that is kept."""
     train_alone, trained = inheritance.train_alone, []
 
     def stop(network, plan, seed, checkpoint, report=None, distillation=None):
@@ -142,6 +142,30 @@ def test_an_interrupted_measurement_goes_on_and_ends_alike(measured, copied, mon
     assert len(list((copied / TRAINED).glob("*/*"))) == 1
     assert nas.fidelity(copied, 6, epochs=1) == measured[1]
     assert len(trained) == 9
+
+
+def test_an_interrupted_training_goes_on_from_its_checkpoint(finished, copied, tmp_path, monkeypatch):
+    """With the weights in the end of one that nothing happened to."""
+    smallest = finished.space.smallest()
+    whole = Task(Path(shutil.copytree(copied, tmp_path / "whole")), smallest, 1, 2)
+    accuracy, train_alone, steps = train_task(whole), inheritance.train_alone, []
+
+    def watch(network, plan, seed, checkpoint, report=None, distillation=None):
+        def hear(progress):
+            steps.append(progress.epoch)
+            if len(steps) == 70:  # of 63 in an epoch
+                raise KeyboardInterrupt
+
+        return train_alone(network, plan, seed, checkpoint, hear, distillation)
+
+    monkeypatch.setattr(inheritance, "train_alone", watch)
+    task = Task(copied, smallest, 1, 2)
+    with pytest.raises(KeyboardInterrupt):
+        train_task(task)
+    assert not task.out.exists()
+    assert train_task(task) == accuracy
+    assert steps[70] > 1
+    assert (task.out / WEIGHTS).read_bytes() == (whole.out / WEIGHTS).read_bytes()
 
 
 @pytest.mark.slow

@@ -103,14 +103,14 @@ def test_several_seeds_give_several_networks(exported, tmp_path):
     assert found.summary()["std"] == pytest.approx(accuracies.std())
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_an_interrupted_training_ends_with_the_weights_of_a_whole_one(exported, tmp_path, ema):
-    whole = nas.retrain(exported, tmp_path / "whole", ema=ema, checkpoint_every=1)
+@pytest.mark.parametrize("changes", [{}, {"ema": 0.9, "mixup": 0.4, "precision": "bfloat16"}])
+def test_an_interrupted_training_ends_with_the_weights_of_a_whole_one(exported, tmp_path, changes):
+    whole = nas.retrain(exported, tmp_path / "whole", **changes, checkpoint_every=1)
     with pytest.raises(StoppedError):
-        nas.retrain(exported, tmp_path / "broken", ema=ema, checkpoint_every=1, reporter=Steps(stop=1.2))
+        nas.retrain(exported, tmp_path / "broken", **changes, checkpoint_every=1, reporter=Steps(stop=1.2))
     assert not (tmp_path / "broken/seed-0").exists()
     rest = Steps()
-    again = nas.retrain(exported, tmp_path / "broken", ema=ema, checkpoint_every=1, reporter=rest)
+    again = nas.retrain(exported, tmp_path / "broken", **changes, checkpoint_every=1, reporter=rest)
     assert same(weights(again.network(0)), weights(whole.network(0)))
     assert again.scores == whole.scores
     assert 0 < len(rest.losses) <= 63  # the steps of the second epoch
