@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -10,7 +9,16 @@ from typing import Annotated
 
 import typer
 
-from nas.options import AddressOption, DataOption, FormatOption, RunArgument, given, resumable
+from nas.options import (
+    AddressOption,
+    DataOption,
+    EventsOption,
+    FormatOption,
+    QuietOption,
+    RunArgument,
+    given,
+    resumable,
+)
 from nas.printing import Format, print_frame
 
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of an exported network.")]
@@ -68,17 +76,19 @@ def fidelity(
         typer.Option(help="Architectures trained twice, for the noise ceiling; a third by default."),
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes that train, each another architecture.")] = 1,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    quiet: QuietOption = False,
+    events: EventsOption = False,
 ) -> None:
     """Train architectures by themselves, and say how well inherited accuracy orders them; goes on if interrupted."""
+    from nas.events import emit
     from nas.fidelity_page import PAGE, describe
     from nas.inheritance import fidelity as measure
-    from nas.progress import Bars
+    from nas.reporting import reporting
 
-    with resumable(), Bars() as bars, redirect_stdout(sys.stderr):
-        found = measure(run, subnets, epochs, seeds, repeated, workers, bars)
-    if json_:
-        typer.echo(json.dumps(found.to_dict(), indent=1))
+    with resumable(), reporting(quiet, events, None, run.name) as reporter, redirect_stdout(sys.stderr):
+        found = measure(run, subnets, epochs, seeds, repeated, workers, reporter)
+    if events:
+        emit("result", {"run": str(run), **found.to_dict()})
         return
     for name, text in describe(found).items():
         typer.echo(f"{name}: {text}")
@@ -107,14 +117,17 @@ def retrain(
         str | None, typer.Option(help="Recipe of the training; that of the network's supernet by default.")
     ] = None,
     neuron: NeuronOption = None,
+    quiet: QuietOption = False,
+    events: EventsOption = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Train the architecture of an exported network by itself, and export it again; goes on if interrupted."""
     from evaluators import DEFAULT_MODEL
-    from nas.progress import Bars
+    from nas.events import emit
+    from nas.reporting import reporting
     from nas.retraining import retrain as train_again
 
-    with resumable(), Bars() as bars, redirect_stdout(sys.stderr):
+    with resumable(), reporting(quiet, events, None, out.name) as reporter, redirect_stdout(sys.stderr):
         found = train_again(
             out,
             to,
@@ -130,10 +143,13 @@ def retrain(
             data_dir=data_dir,
             recipe=recipe,
             neuron=neuron,
-            reporter=bars,
+            reporter=reporter,
             **given(ema=ema, mixup=mixup, precision=precision),
         )
     frame, summary = found.frame(), found.summary()
+    if events:
+        emit("result", {"run": str(found.folder), "networks": frame.to_dict(orient="records"), **summary})
+        return
     if output is not Format.TABLE:
         print_frame(frame, output)
         return

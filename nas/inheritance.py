@@ -19,6 +19,7 @@ import torch
 from evaluators import count_macs
 from nas.drivers import hold_folder
 from nas.evaluation import Evaluation
+from nas.fidelity_file import FIDELITY
 from nas.fidelity_page import write_fidelity_page
 from nas.folder import read_run
 from nas.orders import Fidelity, Point, Source
@@ -28,13 +29,13 @@ from nas.run import Run
 from nas.scoring import Scorer, build_job
 from nas.standalone import Plan, clear_checkpoint, keep_alone, train_alone
 from spaces import Architecture, InputError
-from supernet.checkpoint import weights_digest, write_atomically
+from supernet.checkpoint import weights_digest
 from supernet.device import resolve_device
+from supernet.files import write_atomically
 from supernet.pretrained import CONFIG, read_config
 from supernet.settings import TrainSettings
 from supernet.spikformer import build_network
 
-FIDELITY = "fidelity.json"
 TRAINED = "fidelity"
 """Folder of the trained networks in a run folder."""
 

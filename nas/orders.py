@@ -148,7 +148,8 @@ class Fidelity:
             "kendall_tau_interval": self.interval,
             "spearman": order.spearman,
             "best_third": asdict(self.best_third),
-            "noise_ceiling": None if ceiling is None else asdict(ceiling),
+            "noise_ceiling": None if ceiling is None else ceiling.kendall_tau,
+            "repeated": None if ceiling is None else asdict(ceiling),
             "points": [{**asdict(point), "standalone": point.standalone} for point in self.points],
             "settings": self.settings,
         }

@@ -178,7 +178,7 @@ class Bars:
         )
         self._task = self._progress.add_task("", total=1.0, visible=False, note="")
         self._title = ""
-        self._begun = self._total = self._said = self._first = 0.0
+        self._begun = self._total = self._done = self._said = self._first = 0.0
         self._tally = Tally("", 0, {})
 
     def __enter__(self) -> Bars:
@@ -194,7 +194,7 @@ class Bars:
 
     def train(self, progress: TrainProgress) -> None:
         """Show loss, accuracy and throughput."""
-        if self._title != "training" or progress.epoch < self._done:
+        if self._title != "training" or progress.epoch < self._done:  # another one, or one that begins again
             self._begin("training", progress.epochs)
             self._first = progress.epoch  # a resumed training does not begin at 0
         note = (
@@ -224,11 +224,12 @@ class Bars:
         self._update(tally.done, "  ".join(parts), tally.seconds_left)
 
     def _begin(self, title: str, total: float) -> None:
-        self._title, self._total, self._said = title, total, 0.0
+        self._title, self._total, self._done, self._said = title, total, 0.0, 0.0
         self._begun = time.monotonic()
         self._task = self._progress.add_task(title, total=total, note="")
 
     def _update(self, done: float, note: str, seconds_left: float | None) -> None:
+        self._done = done
         self._progress.update(self._task, completed=done, note=note)
         if not self._live and (done >= self._said + PLAIN_STEP * self._total or done >= self._total):
             self._said = done

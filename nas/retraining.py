@@ -22,10 +22,11 @@ from nas.run import Run
 from nas.scoring import Scorer, build_job, threads
 from nas.standalone import Plan, clear_checkpoint, keep_alone, train_alone
 from spaces import InputError
-from supernet.checkpoint import Checkpoint, load_checkpoint, weights_digest, write_atomically
+from supernet.checkpoint import Checkpoint, load_checkpoint, weights_digest
 from supernet.data import ImageData, load_data
 from supernet.device import resolve_device
 from supernet.distil import Distillation, check_distillation
+from supernet.files import write_atomically
 from supernet.pretrained import CONFIG, Pretrained, read_config, read_pretrained
 from supernet.settings import TrainSettings
 from supernet.spikformer import Spikformer, build_network

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import nas
 import nas.config
 from nas.cli import app
-from nas.inheritance import FIDELITY
+from nas.fidelity_file import FIDELITY
 
 ROOT = Path(__file__).parents[1]
 PAGES = {name: (ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("retrain", "fidelity")}
@@ -68,5 +68,9 @@ def test_commands_and_code_run_as_written(short_digits: Path, page: str, command
 @pytest.mark.parametrize("page", PAGES)
 def test_the_pages_name_every_option(page: str) -> None:
     known = get_command(app).commands[page].params  # type: ignore[attr-defined]
-    options = {name for each in known for name in each.opts if name.startswith("--")} - {"--format", "--json"}
+    options = {name for each in known for name in each.opts if name.startswith("--")} - {
+        "--format",
+        "--json",
+        "--quiet",
+    }
     assert {name for name in options if not re.search(rf"{name}(?![\w-])", PAGES[page])} == set()

@@ -10,8 +10,9 @@ import pytest
 
 import nas
 from nas import inheritance
+from nas.fidelity_file import FIDELITY, read_fidelity
 from nas.fidelity_page import PAGE
-from nas.inheritance import FIDELITY, TRAINED, Task, spread, train_task
+from nas.inheritance import TRAINED, Task, spread, train_task
 from nas.orders import Fidelity, Point, order_of
 from nas.rescoring import evaluate
 from spaces import InputError
@@ -103,7 +104,8 @@ def test_the_run_keeps_numbers_picture_and_networks(measured):
     assert values == json.loads(json.dumps(found.to_dict()))
     assert {"kendall_tau", "spearman", "best_third", "noise_ceiling", "points", "settings"} <= set(values)
     assert values["settings"]["epochs"] == 1
-    assert values["noise_ceiling"]["subnets"] == 2  # a third of 6
+    assert values["repeated"]["subnets"] == 2  # a third of 6
+    assert values["noise_ceiling"] == values["repeated"]["kendall_tau"]
     assert sum(len(point["standalone_by_seed"]) for point in values["points"]) == 8
     assert "inherited weights" in (folder / PAGE).read_text()
     trained = sorted((folder / TRAINED / "1-epochs").iterdir())
@@ -215,4 +217,14 @@ def test_the_command_prints_numbers_and_says_where_the_picture_is(measured, comm
     assert f"picture: {folder / PAGE}" in out
     assert "noise ceiling" in out
     code, out, _ = command("fidelity", folder, "--subnets", 6, "--epochs", 1, "--json")
-    assert json.loads(out) == json.loads(json.dumps(found.to_dict()))
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [event["event"] for event in events] == ["start", *["evaluation"] * 8, "result"]
+    assert events[-1]["points"] == json.loads(json.dumps(found.to_dict()))["points"]
+
+
+def test_the_report_reads_what_was_measured(measured):
+    folder, found = measured
+    read = read_fidelity(folder)
+    assert (read.kendall_tau, read.spearman) == (found.order.kendall_tau, found.order.spearman)
+    assert read.noise_ceiling == found.ceiling.kendall_tau
+    assert read.points == tuple((point.key, point.inherited, point.standalone) for point in found.points)

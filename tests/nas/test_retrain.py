@@ -256,6 +256,10 @@ def test_the_command_trains_and_prints(exported, command, tmp_path):
     assert "over 1 seed(s)" in out
     code, out, _ = command(*order, "-f", "json")
     assert json.loads(out)[0]["network"] == str(tmp_path / "new/seed-0")
+    code, out, _ = command(*order, "--json")
+    result = json.loads(out.splitlines()[-1])
+    assert (result["event"], result["run"]) == ("result", str(tmp_path / "new"))
+    assert result["networks"][0]["accuracy"] == result["mean"]
     code, out, err = command("retrain", exported, "--to", tmp_path / "new", "--seeds", "0")
     assert (code, out) == (2, "")
     assert err == "error: seeds must be 1 or more, got 0\n"
