@@ -76,9 +76,15 @@ def parse_constraints(values: Mapping[str, float], metrics: Collection[str]) -> 
     return tuple(found)
 
 
+_TINY = 1e-300
+"""What is less is its own squashed value, to any precision."""
+
+
 def squash(excess: float) -> float:
-    """Return a value in [0, 1] that rises with an excess, 0 for 0 only."""
-    return excess / (1.0 + excess) if math.isfinite(excess) else 1.0
+    """Return a value in [0, 1] that never falls as an excess rises, also in its last bit; 0 for 0 only."""
+    if excess < _TINY:
+        return excess
+    return max(1.0 / (1.0 + 1.0 / excess), _TINY)
 
 
 def total_violation(values: Mapping[str, float], constraints: Sequence[Constraint]) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fakes import OBJECTIVES, FakePool, evaluation, installed, narrowed, toy_metrics
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from pymoo.algorithms.moo.nsga2 import RankAndCrowdingSurvival
 from pymoo.core.population import Population
@@ -108,6 +108,9 @@ def test_a_violation_is_squashed_into_zero_to_one_and_zero_exactly_where_the_bou
     assert (violation == 0) == (value <= bound if upper else value >= bound)
 
 
+@example(one=6004799503160660.0, other=6004799503160661.0)
+@example(one=0.75, other=math.nextafter(0.75, 1))
+@example(one=5e-324, other=1e-300)
 @given(one=st.floats(0, 1e300), other=st.floats(0, math.inf))
 def test_squashing_keeps_the_order(one, other):
     low, high = sorted([one, other])
