@@ -213,7 +213,7 @@ def _schwefel_2_13(alpha: Floats, data: Mapping[str, Floats]) -> Callable[[Float
     return lambda x: sphere(A - np.sin(x) @ a.T - np.cos(x) @ b.T)
 
 
-class CecProblem(Problem):  # type: ignore[misc]  # pymoo is untyped
+class CecProblem(Problem):  # type: ignore[misc]  # pymoo has no types, so a base of it is Any
     """A function as a pymoo problem: its value less the bias, which is the error."""
 
     def __init__(self, function: Function) -> None:

@@ -21,22 +21,25 @@ if TYPE_CHECKING:
     )
     from evaluators.energy_models import (
         DEFAULT_MODEL,
+        MODEL_METRICS,
         EnergyModel,
         energy_model_names,
         load_energy_model,
+        model_files,
         parse_energy_model,
         read_energy_tables,
     )
     from evaluators.operations import OperationCounts, counting
     from evaluators.senses import Sense
     from evaluators.static import StaticMetrics, UnbuiltCandidate
-    from evaluators.table import EVALUATORS, UNDER_MODELS, build_evaluators, model_files, score
+    from evaluators.table import EVALUATORS, UNDER_MODELS, build_evaluators, score
     from evaluators.tabular import HasArchitecture, ListedCandidate, Table
     from supernet.engine import LayerOperations, NeuronOperations
 
 __all__ = [
     "DEFAULT_MODEL",
     "EVALUATORS",
+    "MODEL_METRICS",
     "PRIOR_FIRING_RATE",
     "UNDER_MODELS",
     "Candidate",
@@ -86,6 +89,7 @@ _HOMES = {
     "HasArchitecture": "evaluators.tabular",
     "LayerOperations": "supernet.engine",
     "ListedCandidate": "evaluators.tabular",
+    "MODEL_METRICS": "evaluators.energy_models",
     "NeuronOperations": "supernet.engine",
     "OperationCounts": "evaluators.operations",
     "Outcome": "evaluators.base",
@@ -109,7 +113,7 @@ _HOMES = {
     "energy_parts": "evaluators.energy",
     "estimate_energy_mj": "evaluators.energy",
     "load_energy_model": "evaluators.energy_models",
-    "model_files": "evaluators.table",
+    "model_files": "evaluators.energy_models",
     "parse_energy_model": "evaluators.energy_models",
     "read_energy_tables": "evaluators.energy_models",
     "score": "evaluators.table",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -17,6 +17,9 @@ from spaces import InputError
 
 DEFAULT_MODEL = "sop45"
 """Model of ``energy_mj`` without a name."""
+
+MODEL_METRICS = ("energy_mj", "qnn_ratio")
+"""Metrics that may be under an energy model by its name or file, as in ``energy_mj:loihi``."""
 
 LAYERS = ("convolution", "linear", "product", "analog")
 """Kinds of layers that a model may count; ``analog`` are the first convolution and the head."""
@@ -264,3 +267,22 @@ _TABLES: dict[str, Callable[[_Reader, Any], Any]] = {
     "counting": _counting,
     "memory": _memory,
 }
+
+
+def model_files(names: Sequence[str]) -> dict[str, Path]:
+    """Return the files of users' energy models that evaluators are under, by the name of the model.
+
+    Raises:
+        InputError: If two files have one name.
+    """
+    found: dict[str, Path] = {}
+    for name in names:
+        metric, _, model = name.partition(":")
+        path = Path(model)
+        if metric not in MODEL_METRICS or path.suffix != ".toml":
+            continue
+        if found.setdefault(path.stem, path) != path:
+            raise InputError(
+                f"energy models must differ in name, but {found[path.stem]} and {path} are {path.stem!r}"
+            )
+    return found

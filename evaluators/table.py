@@ -31,26 +31,7 @@ EVALUATORS: dict[str, Callable[..., Evaluator]] = {
 """Builders by name; each takes the options of its recipe table as keywords."""
 
 UNDER_MODELS: dict[str, Callable[..., Evaluator]] = {"energy_mj": Energy, "qnn_ratio": QnnRatio}
-"""Rows that also exist as ``name:MODEL``, under an energy model by its name or file."""
-
-
-def model_files(names: Sequence[str]) -> dict[str, Path]:
-    """Return the files of users' energy models that evaluators are under, by the name of the model.
-
-    Raises:
-        InputError: If two files have one name.
-    """
-    found: dict[str, Path] = {}
-    for name in names:
-        metric, _, model = name.partition(":")
-        path = Path(model)
-        if metric not in UNDER_MODELS or path.suffix != ".toml":
-            continue
-        if found.setdefault(path.stem, path) != path:
-            raise InputError(
-                f"energy models must differ in name, but {found[path.stem]} and {path} are {path.stem!r}"
-            )
-    return found
+"""Rows that also exist as ``name:MODEL``, one for each of ``energy_models.MODEL_METRICS``."""
 
 
 def build_evaluators(

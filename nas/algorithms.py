@@ -54,7 +54,7 @@ STEPS = 8
 """Positions that are drawn for each particle of a swarm; it takes the first unseen one."""
 
 
-class RandomSearch(Algorithm):  # type: ignore[misc]  # pymoo is untyped
+class RandomSearch(Algorithm):  # type: ignore[misc]  # pymoo has no types, so a base of it is Any
     """Uniform sampling of distinct architectures: the baseline that every search has to beat.
 
     Args:
@@ -162,7 +162,7 @@ def _spea2(plan: Plan) -> Algorithm:
     return SPEA2(survival=survival, **_genetic(plan, TournamentSelection(func_comp=spea_binary_tournament)))
 
 
-class _AnglesOnAnyFront(APDSurvival):  # type: ignore[misc]  # pymoo is untyped
+class _AnglesOnAnyFront(APDSurvival):  # type: ignore[misc]  # pymoo has no types, so a base of it is Any
     """Survival of RVEA that also adapts to a front on which all members are equal in an objective."""
 
     def adapt(self) -> None:
@@ -177,7 +177,7 @@ class _AnglesOnAnyFront(APDSurvival):  # type: ignore[misc]  # pymoo is untyped
             return super()._do(*args, **kwargs)
 
 
-class _SomeExtent(HyperplaneNormalization):  # type: ignore[misc]  # pymoo is untyped
+class _SomeExtent(HyperplaneNormalization):  # type: ignore[misc]  # pymoo has no types, so a base of it is Any
     """Bounds of the objectives that are never 0 apart, also where all individuals are equal in one."""
 
     nadir_point: NDArray[np.float64]

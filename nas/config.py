@@ -9,15 +9,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
+from evaluators import MODEL_METRICS
 from nas.address import Recorded, parse_recorded
 from nas.sections import DataConfig, ScoringConfig, SearchConfig, Section, TableConfig, WorkersConfig
 from spaces import InputError
 from supernet.settings import TrainSettings
 
 _RECIPES = Path(__file__).parent / "recipes"
-
-MODEL_METRICS = ("energy_mj", "qnn_ratio")
-"""Metrics that may be under an energy model, ``evaluators.UNDER_MODELS``, known here without loading torch."""
 
 SUPERNET_KEYS = ("space", "data", "training", "scoring", "executor", "device")
 """Keys of a recipe that have no meaning with a table."""

@@ -65,7 +65,7 @@ def open_server(run: Run, host: str, port: int) -> tuple[WSGIServer, str]:
         InputError: If the search has not begun, optuna-dashboard is missing, or the address cannot be had.
     """
     try:
-        from optuna_dashboard import wsgi  # noqa: PLC0415  # an extra
+        from optuna_dashboard import wsgi  # noqa: PLC0415  # an extra, which may be missing
     except ImportError:
         raise InputError(
             "the dashboard needs optuna-dashboard, which is not installed; pip install 'spikefront[dashboard]'"

@@ -65,7 +65,7 @@ def write_export(
     out: str | Path,
     pretrained: Pretrained,
     images: Tensor,
-    format: str = "spikefront",  # noqa: A002
+    target: str = "spikefront",
 ) -> Exported:
     """Write a network with its model card, checked by reading it back.
 
@@ -73,22 +73,22 @@ def write_export(
         out: Folder, which must not exist or be empty; written whole or not at all.
         pretrained: Network, normalisation, classes, and facts for the card.
         images: Normalised images ``(B, C, H, W)`` that the copy is checked on.
-        format: Row of ``FORMATS``.
+        target: Format, a row of ``FORMATS``.
 
     Raises:
         InputError: If the folder is in use or cannot be written, or the format cannot hold the network.
     """
     folder = Path(out)
-    check_target(folder, format, pretrained.network.skeleton)
-    target = FORMATS[format]
-    files = target.files(pretrained)
+    check_target(folder, target, pretrained.network.skeleton)
+    form = FORMATS[target]
+    files = form.files(pretrained)
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.mkdir(parents=True)
         for name, content in files.items():
             _write(temporary / name, content)
-        check = target.check(temporary, pretrained, images)
-        _write(temporary / CARD, write_card(pretrained, format, check).encode())
+        check = form.check(temporary, pretrained, images)
+        _write(temporary / CARD, write_card(pretrained, target, check).encode())
         temporary.rename(folder)
     except OSError as error:
         raise InputError(
@@ -99,13 +99,13 @@ def write_export(
     return Exported(folder, check)
 
 
-def check_target(folder: Path, format: str, skeleton: Skeleton) -> None:  # noqa: A002
+def check_target(folder: Path, target: str, skeleton: Skeleton) -> None:
     """Check what an export needs before anything is computed; errors are those of :func:`write_export`."""
-    if format not in FORMATS:
-        raise InputError(f"format must be one of {list(FORMATS)}, got {format!r}")
-    if format == "onnx":
+    if target not in FORMATS:
+        raise InputError(f"format must be one of {list(FORMATS)}, got {target!r}")
+    if target == "onnx":
         check_onnx()
-    if format == "public-spikformer":
+    if target == "public-spikformer":
         check_public(skeleton)
     try:
         taken = os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir()))
@@ -135,9 +135,9 @@ def _check_own(folder: Path, pretrained: Pretrained, images: Tensor) -> str:
     return f"it loads back to identical logits on {len(images)} images"
 
 
-def _sidecar(pretrained: Pretrained, format: str, more: dict[str, Any]) -> bytes:  # noqa: A002
+def _sidecar(pretrained: Pretrained, target: str, more: dict[str, Any]) -> bytes:
     facts = {name: pretrained.facts.get(name, {}) for name in FACTS}
-    return json.dumps({"format": f"{format}-1", **more, **describe(pretrained), **facts}, indent=1).encode()
+    return json.dumps({"format": f"{target}-1", **more, **describe(pretrained), **facts}, indent=1).encode()
 
 
 def _public_files(pretrained: Pretrained) -> dict[str, bytes]:

@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from nas.run import Run
 
 
-def export_run(run: Run, key: str, out: str | Path, format: str = "spikefront") -> Exported:  # noqa: A002
+def export_run(run: Run, key: str, out: str | Path, target: str = "spikefront") -> Exported:
     """Write an evaluated architecture of a run as a network that others can use, scored on the test split.
 
     Args:
         run: Run whose supernet is trained.
         key: Key of the architecture, or how it begins.
         out: Folder, which must not exist or be empty.
-        format: Row of ``nas.export.FORMATS``.
+        target: Format, a row of ``nas.export.FORMATS``.
 
     Raises:
         InputError: If the run has no such network, the folder is in use, or the format cannot hold the network.
     """
-    check_target(Path(out), format, run.supernet_space.skeleton)
+    check_target(Path(out), target, run.supernet_space.skeleton)
     network = run.load(key)
     facts = scoring_facts(run)
     data, images = run.data, run.data.validation.head(CHECKED_IMAGES).images
@@ -59,7 +59,7 @@ def export_run(run: Run, key: str, out: str | Path, format: str = "spikefront") 
             "scores": scores,
             "provenance": _provenance(run, network),
         }
-        return write_export(out, replace(pretrained, facts=told), network.normalise(images), format)
+        return write_export(out, replace(pretrained, facts=told), network.normalise(images), target)
 
 
 def scoring_facts(run: Run) -> ScoringFacts:

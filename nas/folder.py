@@ -16,8 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
-from evaluators import EnergyModel, Sense, parse_energy_model, read_energy_tables
-from nas.config import MODEL_METRICS, RunConfig, parse_recipe
+from evaluators import MODEL_METRICS, EnergyModel, Sense, model_files, parse_energy_model, read_energy_tables
+from nas.config import RunConfig, parse_recipe
 from nas.sections import LIMITS
 from spaces import InputError, SearchSpace, Space, TableSpace
 from supernet.files import INDEX, write_atomically
@@ -220,8 +220,6 @@ def read_energy_models(folder: Path, config: RunConfig) -> dict[str, Any]:
     Raises:
         InputError: If a model is neither in its file nor in the folder, or two have one name.
     """
-    from evaluators import model_files  # noqa: PLC0415  # loads torch, which reading a run does without
-
     tables: dict[str, Any] = {}
     for name, path in model_files(config.metrics).items():
         kept = read_run(folder)["energy_models"] or {} if not path.exists() and (folder / RUN).is_file() else {}

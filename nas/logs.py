@@ -34,7 +34,7 @@ class Sink(Protocol):
         """Take finite numbers by name at a step."""
         ...
 
-    def close(self, done: bool) -> None:
+    def close(self, done: bool, /) -> None:
         """Take that nothing more comes, and whether all went well."""
         ...
 
@@ -56,8 +56,8 @@ class TensorBoardSink:
         for tag, value in values.items():
             self._writer.add_scalar(tag, value, global_step=step)
 
-    def close(self, done: bool) -> None:  # noqa: ARG002  # files do not say how it ended
-        """Write what is left."""
+    def close(self, _done: bool, /) -> None:
+        """Write what is left; files do not say how it ended."""
         self._writer.close()
 
 

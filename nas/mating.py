@@ -20,7 +20,7 @@ from nas.problem import ArchitectureProblem
 from spaces import Genotype
 
 
-class GeneMutation(Mutation):  # type: ignore[misc]  # pymoo is untyped
+class GeneMutation(Mutation):  # type: ignore[misc]  # pymoo has no types, so a base of it is Any
     """Mutation of genes, each with probability ``1 / n_var``.
 
     An ordered gene steps to one of its neighbours, and at an end of its choices to the only one; an unordered gene
@@ -44,7 +44,7 @@ class GeneMutation(Mutation):  # type: ignore[misc]  # pymoo is untyped
         return np.where(mutated, other, X)
 
 
-class UnseenSampling(Sampling):  # type: ignore[misc]  # pymoo is untyped
+class UnseenSampling(Sampling):  # type: ignore[misc]  # pymoo has no types, so a base of it is Any
     """First population: different admitted architectures, uniform over those; in reals anywhere in their buckets.
 
     Args:
@@ -72,7 +72,7 @@ class UnseenSampling(Sampling):  # type: ignore[misc]  # pymoo is untyped
         return np.minimum(X + random_state.random(X.shape), problem.xu) if problem.vtype is float else X
 
 
-class NotSeen(DuplicateElimination):  # type: ignore[misc]  # pymoo is untyped
+class NotSeen(DuplicateElimination):  # type: ignore[misc]  # pymoo has no types, so a base of it is Any
     """Takes an individual for a duplicate if its architecture was ever proposed, or if static constraints forbid it.
 
     Args:
@@ -97,7 +97,7 @@ class NotSeen(DuplicateElimination):  # type: ignore[misc]  # pymoo is untyped
         return is_duplicate
 
 
-class UnseenMating(Mating):  # type: ignore[misc]  # pymoo is untyped
+class UnseenMating(Mating):  # type: ignore[misc]  # pymoo has no types, so a base of it is Any
     """Mating that remembers all it ever proposed, and fills up with random draws when it finds nothing new.
 
     Args:

@@ -71,18 +71,18 @@ print(config["classes"][logits.argmax(axis=1)[0]])
 """How to use a network, by format."""
 
 
-def write_card(pretrained: Pretrained, format: str, check: str) -> str:  # noqa: A002
+def write_card(pretrained: Pretrained, target: str, check: str) -> str:
     """Return a model card in Markdown.
 
     Args:
         pretrained: Network with its facts; what these do not say, the card does not.
-        format: Row of ``nas.export.FORMATS``.
+        target: Format, a row of ``nas.export.FORMATS``.
         check: How the files agree with the network, in words.
     """
     skeleton, architecture = pretrained.network.skeleton, pretrained.network.architecture
     data = pretrained.facts.get("data", {}).get("name")
     neuron = skeleton.neuron if ":" in skeleton.neuron else ""
-    use = _USE[format].format(
+    use = _USE[target].format(
         folder="DIR",
         neuron=f", neuron={neuron!r}" if neuron else "",
         option=f" --neuron {neuron}" if neuron else "",
@@ -97,7 +97,7 @@ def write_card(pretrained: Pretrained, format: str, check: str) -> str:  # noqa:
         f"# Spikformer {architecture.key}",
         f"A spiking transformer that tells apart {len(pretrained.classes)} classes"
         f"{f' of {_text(data)}' if data else ''}: depth {architecture.depth}, width {architecture.embed_dim}, "
-        f"timesteps {architecture.timesteps}. Format: `{format}`.",
+        f"timesteps {architecture.timesteps}. Format: `{target}`.",
         "## Scores",
         *_scores(pretrained.facts.get("scores", {}), pretrained.facts.get("scoring", {})),
         "## Use",
@@ -158,10 +158,10 @@ def _flat(values: Mapping[str, Any]) -> list[list[str]]:
     """Return rows of names and values; tables as lists."""
     rows = []
     for name, value in values.items():
-        if isinstance(value, Mapping):
-            value = ", ".join(f"{key} {each}" for key, each in value.items() if each is not None)  # noqa: PLW2901
-        if value not in (None, ""):
-            rows.append([f"`{_text(name)}`", _text(str(value))])
+        listed = isinstance(value, Mapping)
+        shown = ", ".join(f"{key} {each}" for key, each in value.items() if each is not None) if listed else value
+        if shown not in (None, ""):
+            rows.append([f"`{_text(name)}`", _text(str(shown))])
     return rows
 
 

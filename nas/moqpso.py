@@ -38,7 +38,7 @@ CONTROLS: dict[str, Control] = {
 so ``perturb`` always acts here, for half of the swarm."""
 
 
-class MOQPSO(Algorithm):  # type: ignore[misc]  # pymoo is untyped
+class MOQPSO(Algorithm):  # type: ignore[misc]  # pymoo has no types, so a base of it is Any
     """Swarm that approximates the Pareto front in a box; constraints come first, what is not a number never wins.
 
     ``opt`` is the archive, ``pop`` holds the personal bests, ``trace`` a record of each generation's diversity.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from supernet.layers import EntangledBatchNorm
 from supernet.neurons import SpikingNeuron
 from supernet.neurons.expressions import Expression, in_order, record, symbol
 from supernet.spikformer import ATTENTION_SCALE, ATTENTION_THRESHOLD, LinearNeuron, Spikformer
+from supernet.stems import ConvNeuron
 
 OPSET, IR = 18, 9
 """Versions of operators and of the format; onnxruntime 1.16 and later read them."""
@@ -40,8 +41,8 @@ def check_onnx() -> tuple[Any, Any]:
         InputError: If one of them is not installed.
     """
     try:
-        import onnx  # noqa: PLC0415  # an extra
-        import onnxruntime  # noqa: PLC0415
+        import onnx  # noqa: PLC0415  # an extra, which may be missing
+        import onnxruntime  # noqa: PLC0415  # as above
     except ImportError as error:
         raise InputError(
             f"the format onnx needs onnx and onnxruntime: {error}; pip install 'spikefront[onnx]' brings both"
@@ -169,7 +170,7 @@ def _stem(graph: _Graph, network: Spikformer, architecture: Architecture) -> str
     for index, stage in enumerate(stem.stages):
         current = convolve(stage, x)  # an image drives every timestep alike
         steps = [current] * T if index == 0 else graph.split(current, T)
-        x = _fire(graph, stage.neuron, steps, layer.v_threshold, layer.tau)  # type: ignore[arg-type]
+        x = _fire(graph, cast(ConvNeuron, stage).neuron, steps, layer.v_threshold, layer.tau)
         if index in stem.pools:
             x = graph.add("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     position = graph.split(convolve(stem.position, x), T)

@@ -28,7 +28,7 @@ FAILED, SOUND = 1.0, -1.0
 """Constraint values: pymoo takes above 0 as violated."""
 
 
-class ArchitectureProblem(Problem):  # type: ignore[misc]  # pymoo is untyped
+class ArchitectureProblem(Problem):  # type: ignore[misc]  # pymoo has no types, so a base of it is Any
     """Integer genes in, objectives to minimise out; a failed evaluation is a violated constraint.
 
     The columns of G are the failure and then one per constraint on a measured metric. Constraints on static metrics

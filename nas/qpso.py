@@ -23,7 +23,7 @@ from nas.swarm import Chooser, Floats, Generation, Points, Rows, Swarm, check_bo
 from spaces import InputError
 
 
-class QPSO(Algorithm):  # type: ignore[misc]  # pymoo is untyped
+class QPSO(Algorithm):  # type: ignore[misc]  # pymoo has no types, so a base of it is Any
     """Swarm that minimises one objective in a box; constraints come first, and what is not a number never wins.
 
     ``pop`` holds the personal bests, ``opt`` the best of them, ``trace`` a record of each generation's diversity.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nas.config import MODEL_METRICS
+from evaluators import MODEL_METRICS
 from nas.folder import read_run
 from nas.run import Run
 from nas.soundness import MODE

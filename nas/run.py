@@ -367,20 +367,20 @@ class Run:
         subnet.normalise, subnet.classes = job.normalise, self.data.classes
         return subnet
 
-    def export(self, key: str, out: str | Path, format: str = "spikefront") -> Exported:  # noqa: A002
+    def export(self, key: str, out: str | Path, target: str = "spikefront") -> Exported:
         """Write an evaluated architecture as a network of its own, scored on the test split; see docs/export.md.
 
         Args:
             key: As of :meth:`architecture`.
             out: Folder, which must not exist or be empty; it appears whole or not at all.
-            format: ``spikefront``, ``public-spikformer`` or ``onnx``.
+            target: Format: ``spikefront``, ``public-spikformer`` or ``onnx``.
 
         Raises:
             InputError: If the run has no such network, the folder is in use, or the format cannot hold the network.
         """
         from nas.export_run import export_run
 
-        return export_run(self, key, out, format)
+        return export_run(self, key, out, target)
 
 
 def check_store(folder: Path, storage: Address | None = None) -> None:

@@ -61,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def mine(folder: Path) -> ModuleType:
     import my_neurons
 
-    return my_neurons  # type: ignore[no-any-return]
+    return my_neurons
 
 
 def test_the_neuron_of_the_page_computes_and_learns(folder: Path) -> None:
@@ -172,7 +172,7 @@ def test_the_page_on_swarms_gives_the_thresholds_as_they_are() -> None:
 
 def test_commands_on_searches_are_understood() -> None:
     shown = [line.split("#")[0] for block in blocks("docs/search.md", "sh") for line in block.splitlines()]
-    search = typer.main.get_command(app).commands["search"]  # type: ignore[attr-defined]
+    search = typer.main.get_command(app).commands["search"]
     assert len(shown) == 4
     for line in shown:
         nas_, verb, *words = shlex.split(line)

@@ -61,7 +61,7 @@ def test_commands_run_as_written(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     (block,) = blocks("sh")
     for line in block.splitlines():
         _, verb, *words = shlex.split(line, comments=True)
-        command = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
+        command = typer.main.get_command(app).commands[verb]
         assert command.make_context(verb, list(words)).params["recipe"] == "digits"
         if verb == "train":  # a table has nothing to train
             continue

@@ -53,7 +53,7 @@ def test_readme_code_prints_a_front_and_loads_a_network(short_digits: Path) -> N
     assert isinstance(front, pd.DataFrame)
     assert len(front) >= 1
     assert front["accuracy"].is_monotonic_decreasing
-    assert not names["subnet"].training  # type: ignore[attr-defined]
+    assert not names["subnet"].training
     assert (short_digits / "runs/digits/report.html").stat().st_size > 1_000_000
 
 
@@ -77,7 +77,7 @@ def test_supernet_page_code_extracts_a_subnet() -> None:
     (code,) = blocks("docs/supernet.md", "python")
     names: dict[str, object] = {}
     exec(compile(code, "supernet.md", "exec"), names)
-    assert names["subnet"].architecture == names["space"].smallest()  # type: ignore[attr-defined]
+    assert names["subnet"].architecture == names["space"].smallest()
 
 
 def test_recipe_page_shows_a_valid_recipe_and_space() -> None:

@@ -67,7 +67,7 @@ def test_commands_and_code_run_as_written(short_digits: Path, page: str, command
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_pages_name_every_option(page: str) -> None:
-    known = get_command(app).commands[page].params  # type: ignore[attr-defined]
+    known = get_command(app).commands[page].params
     options = {name for each in known for name in each.opts if name.startswith("--")} - {
         "--format",
         "--json",

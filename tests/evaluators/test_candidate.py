@@ -96,7 +96,7 @@ def test_scoring_does_not_touch_the_global_generators(space, supernet, images):
     before = torch.get_rng_state(), repr(np.random.get_state())  # noqa: NPY002  # the global one is what is watched
     score(Candidate(space.largest(), supernet, images), ALL)
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert repr(np.random.get_state()) == before[1]  # noqa: NPY002
+    assert repr(np.random.get_state()) == before[1]  # noqa: NPY002  # the global generator is what is watched
 
 
 def test_nothing_is_computed_before_it_is_asked_for_and_nothing_twice(space, supernet, make_images):

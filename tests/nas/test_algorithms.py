@@ -79,9 +79,9 @@ def test_first_generation_is_as_large_as_asked_and_within_the_space(name, space)
 
 @pytest.mark.parametrize("name", installed())
 def test_same_seed_proposes_the_same_and_another_seed_something_else(name, space):
-    np.random.seed(1)  # noqa: NPY002
+    np.random.seed(1)  # noqa: NPY002  # the global generator is what is watched
     first, _ = proposals(name, space, 80, seed=5)
-    np.random.seed(2)  # noqa: NPY002
+    np.random.seed(2)  # noqa: NPY002  # the global generator is what is watched
     random.seed(3)
     again, _ = proposals(name, space, 80, seed=5)
     other, _ = proposals(name, space, 80, seed=6)
@@ -91,9 +91,9 @@ def test_same_seed_proposes_the_same_and_another_seed_something_else(name, space
 
 @pytest.mark.parametrize("name", installed())
 def test_searching_leaves_the_global_generators_alone(name, space):
-    before = repr(np.random.get_state()), random.getstate()  # noqa: NPY002
+    before = repr(np.random.get_state()), random.getstate()  # noqa: NPY002  # the global generator is what is watched
     proposals(name, space, 40)
-    assert (repr(np.random.get_state()), random.getstate()) == before  # noqa: NPY002
+    assert (repr(np.random.get_state()), random.getstate()) == before  # noqa: NPY002  # the global generator is what is watched
 
 
 @pytest.mark.parametrize("name", installed())

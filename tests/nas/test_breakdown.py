@@ -13,6 +13,7 @@ from fakes import LITTLE, METRICS, write_recipe
 
 import nas
 from evaluators import (
+    MODEL_METRICS,
     UNDER_MODELS,
     build_evaluators,
     compare,
@@ -21,7 +22,6 @@ from evaluators import (
     load_energy_model,
     parse_energy_model,
 )
-from nas.config import MODEL_METRICS
 from nas.energy import front_energy_figure, layers_figure, layers_frame, load_models, models_frame, shares_figure
 from nas.folder import RUN
 from nas.report import write_report

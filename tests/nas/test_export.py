@@ -215,7 +215,7 @@ def test_the_code_of_the_card_runs(exported):
 
 
 def test_the_code_of_an_onnx_card_runs(finished, best, tmp_path, monkeypatch, capsys):
-    finished.export(best.key, tmp_path / "out", format="onnx")
+    finished.export(best.key, tmp_path / "out", target="onnx")
     (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "out" / CARD).read_text(), re.S)
     monkeypatch.chdir(tmp_path / "out")
     exec(compile(code, "card", "exec"), {})

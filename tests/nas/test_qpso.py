@@ -111,7 +111,7 @@ def test_nothing_outside_the_box_is_ever_evaluated(n_var, pop_size, seed, low, w
 def test_the_seed_decides_everything_and_global_generators_are_left_alone(algorithm):
     random.seed(3)
     np.random.seed(3)  # noqa: NPY002  # the global state is what is watched
-    before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002  # the global generator is what is watched
 
     def run(seed):
         swarm = algorithm(6, control=Perturb(ALWAYS))
@@ -119,7 +119,7 @@ def test_the_seed_decides_everything_and_global_generators_are_left_alone(algori
 
     np.testing.assert_array_equal(run(1), run(1))
     assert not np.array_equal(run(1), run(2))
-    assert before == (random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+    assert before == (random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002  # the global generator is what is watched
 
 
 def test_asking_and_telling_is_the_same_as_minimizing():

@@ -262,10 +262,10 @@ def test_samples_are_in_the_space_and_follow_from_the_generator(space, draw):
 
 
 def test_sampling_leaves_the_global_generator_alone(tiny):
-    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    before = np.random.get_state()[1].copy()  # noqa: NPY002  # the global generator is what is watched
     tiny.sample(np.random.default_rng(0))
     tiny.sample_genes(np.random.default_rng(0))
-    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002  # the global generator is what is watched
 
 
 # --- neighbours and extremes

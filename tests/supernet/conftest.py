@@ -112,7 +112,7 @@ def global_states():
         """Return the state of every global random generator, as comparable values."""
         return (
             torch.get_rng_state().numpy().tobytes(),
-            repr(np.random.get_state()),  # noqa: NPY002
+            repr(np.random.get_state()),  # noqa: NPY002  # the global generator is what is watched
             random.getstate(),
         )
 

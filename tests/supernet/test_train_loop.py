@@ -344,7 +344,7 @@ def test_the_global_generators_do_not_reach_a_training(make_space, make_data):
     networks = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
+        np.random.seed(seed)  # noqa: NPY002  # the global generator is what is watched
         networks.append(train(build_supernet(space, 0), data, settings, 0, space))
     assert same(*networks)
 
