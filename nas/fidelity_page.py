@@ -54,11 +54,12 @@ def _trace(points: Sequence[Point], source: str, colour: str, shape: str) -> go.
 
 
 def _about(point: Point) -> str:
-    """Return key and genes of a point on lines of HTML."""
-    network = {name: value for name, value in point.genes.items() if name != "layers"}
-    lines = [point.key, ", ".join(f"{name} {value}" for name, value in network.items())]
-    lines += [", ".join(f"{name} {value:g}" for name, value in layer.items()) for layer in point.genes["layers"]]
-    return "<br>".join(lines)
+    """Return key and genes of a point on lines of HTML, those of each layer on one."""
+    whole = {name: value for name, value in point.genes.items() if not isinstance(value, list)}
+    layers = [layer for value in point.genes.values() if isinstance(value, list) for layer in value]
+    shown = [whole, *(layer for layer in layers if isinstance(layer, dict))]
+    lines = [", ".join(f"{name} {value}" for name, value in genes.items()) for genes in shown]
+    return "<br>".join(escape(line) for line in [point.key, *lines])
 
 
 def describe(found: Fidelity) -> dict[str, str]:
@@ -94,7 +95,7 @@ def write_fidelity_page(found: Fidelity, folder: Path, title: str) -> Path:
         figure_html(fidelity_figure(found), "fidelity", with_library=True),
         facts_html(describe(found)),
         "<h2>How it was measured</h2>",
-        facts_html({**settings, **found.settings["training"]}),
+        facts_html({**settings, **found.settings.get("training", {})}),
     ]
     write_page(folder / PAGE, f"{title}: fidelity", sections)
     return folder / PAGE

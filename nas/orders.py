@@ -12,17 +12,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import combinations
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy.stats import kendalltau, spearmanr
 
 _RESAMPLES = 2000
 """Resamples of a confidence interval."""
 
 Source = Literal["front", "space"]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ class Point:
 
     key: str
     source: Source
-    inherited: float
-    standalone_by_seed: tuple[float, ...]
+    inherited: Share
+    standalone_by_seed: Annotated[tuple[Share, ...], Field(min_length=1)]
     genes: dict[str, Any]
 
     @property
@@ -93,7 +96,7 @@ class Fidelity:
         settings: Plain values: how many, how often, how long and on what they were trained.
     """
 
-    points: tuple[Point, ...]
+    points: Annotated[tuple[Point, ...], Field(min_length=1)]
     settings: dict[str, Any]
 
     @property
@@ -101,14 +104,14 @@ class Fidelity:
         """Agreement over all points."""
         return order_of(*self._columns(self.points))
 
-    @property
+    @cached_property
     def interval(self) -> tuple[float, float] | None:
         """Kendall's tau, 95 % percentile bootstrap over the points; None if too few resamples have an order."""
         inherited, standalone = self._columns(self.points)
         rng, found = np.random.default_rng(0), []
         for _ in range(_RESAMPLES):
             rows = rng.integers(len(inherited), size=len(inherited))
-            tau = order_of(inherited[rows], standalone[rows]).kendall_tau
+            tau = kendall_tau(inherited[rows], standalone[rows])
             found += [] if tau is None else [tau]
         if len(found) < _RESAMPLES / 2:
             return None
@@ -157,9 +160,13 @@ class Fidelity:
 
 def order_of(a: NDArray[np.float64], b: NDArray[np.float64]) -> Order:
     """Return how well two columns ``(n,)`` agree in their order."""
-    if len(np.unique(a)) < 2 or len(np.unique(b)) < 2:
-        return Order(len(a), None, None)
-    return Order(len(a), float(kendalltau(a, b).statistic), float(spearmanr(a, b).statistic))
+    tau = kendall_tau(a, b)
+    return Order(len(a), tau, None if tau is None else float(spearmanr(a, b).statistic))
+
+
+def kendall_tau(a: NDArray[np.float64], b: NDArray[np.float64]) -> float | None:
+    """Return Kendall's tau-b of two columns ``(n,)``; None if one of them has one value only."""
+    return float(kendalltau(a, b).statistic) if np.ptp(a) > 0 and np.ptp(b) > 0 else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -11,7 +11,8 @@ import pandas as pd
 
 from evaluators import EnergyModel, OperationCounts
 from nas.energy import front_energy_figure, load_models
-from nas.fidelity_file import fidelity_figure, read_fidelity
+from nas.fidelity_file import read_fidelity
+from nas.fidelity_page import describe, fidelity_figure
 from nas.figures import (
     axes,
     evaluated,
@@ -21,7 +22,7 @@ from nas.figures import (
     largest_architecture,
 )
 from nas.gene_shares import gene_shares, shares_figure, telling
-from nas.page import data_html, figure_html, web_file, write_page
+from nas.page import data_html, facts_html, figure_html, web_file, write_page
 from nas.points import page_data
 from nas.report_facts import facts_table, infeasible
 from nas.report_front import accuracy_intervals, front_section
@@ -204,13 +205,11 @@ def _fidelity_section(run: Run) -> str:
         return f"<p>It cannot be shown: {escape(str(error))}.</p>"
     if fidelity is None:
         return ""
-    ceiling = "not measured" if fidelity.noise_ceiling is None else f"{fidelity.noise_ceiling:.3f}"
-    text = (
-        f"<p>{len(fidelity.points)} networks were also trained by themselves. Kendall's tau of inherited and "
-        f"stand-alone accuracy is {fidelity.kendall_tau:.3f}, Spearman's correlation {fidelity.spearman:.3f}; the "
-        f"noise ceiling, of trainings that differ in their seed only, is {ceiling}.</p>"
+    return (
+        f"<p>{len(fidelity.points)} networks were also trained by themselves: how inherited accuracy orders them.</p>"
+        + facts_html(describe(fidelity))
+        + figure_html(fidelity_figure(fidelity), "fidelity", with_library=False)
     )
-    return text + (figure_html(fidelity_figure(fidelity), "fidelity", with_library=False) if fidelity.points else "")
 
 
 def _again_section(run: Run) -> str:

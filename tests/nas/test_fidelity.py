@@ -222,9 +222,8 @@ def test_the_command_prints_numbers_and_says_where_the_picture_is(measured, comm
     assert events[-1]["points"] == json.loads(json.dumps(found.to_dict()))["points"]
 
 
-def test_the_report_reads_what_was_measured(measured):
+def test_what_was_measured_is_read_back(measured):
     folder, found = measured
     read = read_fidelity(folder)
-    assert (read.kendall_tau, read.spearman) == (found.order.kendall_tau, found.order.spearman)
-    assert read.noise_ceiling == found.ceiling.kendall_tau
-    assert read.points == tuple((point.key, point.inherited, point.standalone) for point in found.points)
+    assert (read.points, read.ceiling, read.interval) == (found.points, found.ceiling, found.interval)
+    assert json.dumps(read.to_dict()) == json.dumps(found.to_dict())

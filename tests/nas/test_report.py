@@ -15,7 +15,6 @@ import nas
 from evaluators import energy_mj, load_energy_model
 from nas.backend import open_storage
 from nas.evaluation import Evaluation
-from nas.fidelity_file import FIDELITY
 from nas.figures import front_figure, hypervolume_figure
 from nas.folder import RUN, create_folder
 from nas.report import REPORT, write_report
@@ -203,55 +202,6 @@ def test_the_data_of_the_page_has_the_energy_of_each_layer_of_the_front(page, fi
 
 def test_a_run_without_failures_says_so(page):
     assert "None of 32 evaluations failed." in " ".join(page.text)
-
-
-# Fidelity
-
-
-MEASURED = {"kendall_tau": 0.78, "spearman": 0.9, "noise_ceiling": 0.93}
-
-
-def test_a_report_without_fidelity_does_not_speak_of_it(page):
-    assert "Fidelity" not in page.text
-
-
-def test_fidelity_that_the_folder_has_is_shown(copied):
-    points = [{"key": key, "inherited": 0.5 + n / 10, "standalone": 0.6} for n, key in enumerate("ab")]
-    (copied / FIDELITY).write_text(json.dumps({**MEASURED, "points": points, "epochs": 3}))
-    page = Page(write_report(nas.Run(copied)).read_text(encoding="utf-8"))
-    text = " ".join(page.text)
-    assert "2 networks were also trained by themselves" in text
-    assert "accuracy is 0.780, Spearman's correlation 0.900" in text
-    assert "differ in their seed only, is 0.930" in text
-    assert any(re.search(r'newPlot\(\s*"fidelity"', script) for script in page.scripts)
-
-
-def test_a_noise_ceiling_may_be_missing_and_so_may_points(copied):
-    (copied / FIDELITY).write_text(json.dumps({**MEASURED, "noise_ceiling": None, "points": []}))
-    text = " ".join(Page(write_report(nas.Run(copied)).read_text(encoding="utf-8")).text)
-    assert "differ in their seed only, is not measured" in text
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        ("{", "cannot be read"),
-        ("[]", "TypeError"),
-        (json.dumps(MEASURED), "KeyError: 'points'"),
-        (json.dumps({**MEASURED, "spearman": 2, "points": []}), "2 is beyond 1"),
-        (json.dumps({**MEASURED, "kendall_tau": None, "points": []}), "got other numbers"),
-        (
-            json.dumps({**MEASURED, "points": [{"key": "a", "inherited": 1, "standalone": float("nan")}]}),
-            "other numbers",
-        ),
-        (json.dumps({**MEASURED, "points": [EVIL]}), "TypeError"),
-    ],
-)
-def test_fidelity_that_is_not_right_is_said_to_be_so_and_ends_nothing(content, reason, copied):
-    (copied / FIDELITY).write_text(content)
-    text = " ".join(Page(write_report(nas.Run(copied)).read_text(encoding="utf-8")).text)
-    assert "It cannot be shown: fidelity.json" in text
-    assert reason in text
 
 
 def test_the_front_figure_shows_evaluations_both_fronts_and_test_scores(finished):
