@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import typer
+from pages import ROOT, blocks
 from typer.testing import CliRunner
 
 import nas
@@ -24,14 +25,6 @@ from spaces import SearchSpace
 from supernet.engine import PRECISIONS
 from supernet.neurons import EXECUTORS
 from supernet.settings import TrainSettings
-
-ROOT = Path(__file__).parents[1]
-
-
-def blocks(page: str, language: str) -> list[str]:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
-
 
 # Neurons
 

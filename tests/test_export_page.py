@@ -1,12 +1,12 @@
 """The page on exports runs as it stands, on a shortened digits recipe, and says what is measured."""
 
 import json
-import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pages import ROOT, blocks, short_digits_in
 from typer.testing import CliRunner
 
 import nas
@@ -16,40 +16,25 @@ from nas.export import FORMATS
 
 pytest.importorskip("onnx")
 
-ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/export.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
 def short_digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working directory in which the digits recipe takes seconds."""
-    folder = tmp_path_factory.mktemp("export-page")
-    recipe = (ROOT / "nas/recipes/digits.toml").read_text(encoding="utf-8")
-    for key, value in {"epochs": 2, "warmup_epochs": 1, "evaluations": 6, "population": 4}.items():
-        recipe, count = re.subn(rf"^{key} = .*$", f"{key} = {value}", recipe, flags=re.MULTILINE)
-        assert count == 1, f"the digits recipe sets {key}"
-    recipe = recipe.replace('pool = "ray"', 'pool = "local"')
-    (folder / "recipes").mkdir()
-    (folder / "recipes" / "digits.toml").write_text(recipe, encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nas.config, "_RECIPES", folder / "recipes")
-        patch.chdir(folder)
+    with short_digits_in(tmp_path_factory.mktemp("export-page")) as folder:
         yield folder
 
 
 def test_commands_and_code_run_as_written(short_digits: Path) -> None:
-    lines = [line.split("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    lines = [line.split("#")[0].strip() for block in blocks("docs/export.md", "sh") for line in block.splitlines()]
     assert [line.split()[1] for line in lines] == ["search", "export", "evaluate", "evaluate", "export"]
     for line in lines:
         key = nas.Run("runs/digits").front().iloc[0].key if "KEY" in line else ""
         result = CliRunner().invoke(app, shlex.split(line.replace("KEY", key))[1:], catch_exceptions=False)
         assert result.exit_code == 0, f"{line}\n{result.output}"
         assert result.stdout.strip(), line
-    for code in blocks("python"):
+    for code in blocks("docs/export.md", "python"):
         exec(compile(code, "export.md", "exec"), {})
 
 

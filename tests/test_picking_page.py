@@ -1,6 +1,5 @@
 """The page on results and picking runs as it stands, on a run of a table."""
 
-import re
 import shlex
 from collections.abc import Iterator
 from itertools import product
@@ -8,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from pages import ROOT, blocks
 from typer.testing import CliRunner
 
 import nas
 from nas.cli import app
 from nas.pick import Pick
 
-ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/picking.md").read_text(encoding="utf-8")
 
 RECIPE = """
@@ -30,10 +29,6 @@ test = { accuracy = "accuracy" }
 population = 4
 evaluations = 16
 """
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_commands_run_as_written(folder: Path) -> None:
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    lines = [line for block in blocks("docs/picking.md", "sh") for line in block.splitlines()]
     assert [shlex.split(line)[1] for line in lines] == ["results"] * 6 + ["pick"] * 4
     for line in lines:
         result = CliRunner().invoke(app, shlex.split(line, comments=True)[1:], catch_exceptions=False)
@@ -65,7 +60,7 @@ def test_commands_run_as_written(folder: Path) -> None:
 
 
 def test_code_runs_as_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for code in blocks("python"):
+    for code in blocks("docs/picking.md", "python"):
         names: dict[str, object] = {}
         exec(compile(code, "picking.md", "exec"), names)
     picked = names["picked"]

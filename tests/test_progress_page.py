@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from pages import ROOT, blocks
 from test_picking_page import RECIPE
 from typer.testing import CliRunner
 
@@ -15,7 +16,6 @@ import nas.config
 from nas import logs
 from nas.cli import app
 
-ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/progress.md").read_text(encoding="utf-8")
 
 
@@ -30,10 +30,6 @@ class Sink:
 
     def close(self, done: bool) -> None:
         assert done
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
@@ -58,7 +54,7 @@ def test_commands_run_as_written(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(logs, "SINKS", {"tensorboard": (made, "a folder")})
     monkeypatch.setattr(logs, "find_spec", lambda name: object())
-    (block,) = blocks("sh")
+    (block,) = blocks("docs/progress.md", "sh")
     for line in block.splitlines():
         _, verb, *words = shlex.split(line, comments=True)
         command = typer.main.get_command(app).commands[verb]
@@ -77,5 +73,5 @@ def test_commands_run_as_written(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_code_runs_as_written(folder: Path) -> None:
-    (code,) = blocks("python")
+    (code,) = blocks("docs/progress.md", "python")
     exec(compile(code, "progress.md", "exec"), {})

@@ -7,18 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from pages import ROOT, blocks, short_digits_in
 from typer.testing import CliRunner
 
 import nas.config
 from nas.cli import app
 
-ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "docs/tutorial.md"]
-
-
-def blocks(page: str, language: str) -> list[str]:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def commands(page: str) -> list[str]:
@@ -30,17 +25,7 @@ def commands(page: str) -> list[str]:
 @pytest.fixture(scope="module")
 def short_digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working directory in which the digits recipe takes seconds."""
-    folder = tmp_path_factory.mktemp("readme")
-    recipe = (ROOT / "nas/recipes/digits.toml").read_text(encoding="utf-8")
-    for key, value in {"epochs": 2, "warmup_epochs": 1, "evaluations": 12, "population": 4}.items():
-        recipe, count = re.subn(rf"^{key} = .*$", f"{key} = {value}", recipe, flags=re.MULTILINE)
-        assert count == 1, f"the digits recipe sets {key}"
-    recipe = recipe.replace('pool = "ray"', 'pool = "local"')
-    (folder / "recipes").mkdir()
-    (folder / "recipes" / "digits.toml").write_text(recipe, encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nas.config, "_RECIPES", folder / "recipes")
-        patch.chdir(folder)
+    with short_digits_in(tmp_path_factory.mktemp("readme"), evaluations=12) as folder:
         yield folder
 
 
