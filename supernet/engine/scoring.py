@@ -152,9 +152,9 @@ class Engine:
 
     def _own_statistics(self, products: Products) -> Statistics:
         norms: list[Any] = [self._supernet.get_submodule(f"{n.rpartition('.')[0]}.bn") for n in products.names]
-        mean = interleave([norm.running_mean for norm in norms]).double()
-        bias = 0.0 if products.bias is None else products.bias.double()
-        return Statistics(mean - bias, interleave([norm.running_var for norm in norms]).double())
+        mean = interleave([norm.running_mean for norm in norms])
+        variance = interleave([norm.running_var for norm in norms])
+        return Statistics(mean.double() - _bias(products, len(mean)), variance.double())
 
     def _run(
         self, prefixes: list[Prefix], statistics: dict[Prefix, _Calibrated], scored: Iterable[Tensor]
@@ -304,9 +304,14 @@ def _by_stage(prefixes: list[Prefix], level: int) -> list[list[Prefix]]:
     return list(groups.values())
 
 
+def _bias(products: Products, width: int) -> Tensor | float:
+    """Return what the layers of a product add to its first outputs, in float64."""
+    return 0.0 if products.bias is None else products.bias[:width].double()
+
+
 def _by_layer(products: Products, row: Statistics) -> dict[str, Statistics]:
     """Return the statistics of each layer of a product."""
-    mean = row.mean if products.bias is None else row.mean + products.bias[: len(row.mean)].double()
+    mean = row.mean + _bias(products, len(row.mean))
     if products.parts == 1:
         return {products.names[0]: Statistics(mean, row.variance)}
     apart = [vector.view(-1, products.parts, GROUP).transpose(0, 1).flatten(1) for vector in (mean, row.variance)]
@@ -326,7 +331,7 @@ class _Averages:
     def __init__(self) -> None:
         self._sums: dict[str, tuple[Tensor, Tensor]] = {}
         self._batches: Counter[str] = Counter()
-        self._biases: dict[str, Tensor | float] = {}
+        self._products: dict[str, Products] = {}
 
     def __call__(self, name: str, products: Products, y: Tensor) -> Affine:
         kernels: Kernels | None = choose_kernels(
@@ -341,14 +346,14 @@ class _Averages:
         before = self._sums.get(name, (torch.zeros_like(mean), torch.zeros_like(mean)))
         self._sums[name] = (before[0] + mean, before[1] + unbiased)
         self._batches[name] += 1
-        self._biases[name] = 0.0 if products.bias is None else products.bias[: len(mean)].double()
+        self._products[name] = products
         return _affine(products, mean, variance)
 
     def result(self) -> _Calibrated:
         """Return the normalisation by the averages of all batches."""
         rows: dict[str, Statistics] = {}
         for name, (mean, variance) in self._sums.items():
-            count, bias = self._batches[name], self._biases[name]
+            count, bias = self._batches[name], _bias(self._products[name], len(mean))
             kept, spread = (mean / count + bias).float().double(), (variance / count).float().double()
             rows[name] = Statistics(kept - bias, spread)
         return _Calibrated(rows)
