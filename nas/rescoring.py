@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,6 +25,7 @@ from spaces import InputError
 from supernet.data import ImageData, Split, load_data
 from supernet.engine import Engine
 from supernet.pretrained import CONFIG, Pretrained, read_pretrained
+from supernet.settings import MOST_THREADS
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ class ScoringFacts:
         unknown = sorted(set(values) - set(cls.__dataclass_fields__))
         if unknown:
             raise InputError(f"{source}: scoring has the keys {sorted(cls.__dataclass_fields__)}, got {unknown}")
-        for name in ("batch_size", "images_per_pass", "threads"):
+        for name, most in {"batch_size": 2**20, "images_per_pass": 2**20, "threads": MOST_THREADS}.items():
             value = values.get(name, 1)
             allowed = name == "images_per_pass" and value is None
-            if not allowed and (type(value) is not int or not 1 <= value <= 2**20):
-                raise InputError(f"{source}: scoring.{name} must be a positive integer, got {value!r}")
+            if not allowed and (type(value) is not int or not 1 <= value <= most):
+                raise InputError(f"{source}: scoring.{name} must be a whole number from 1 to {most}, got {value!r}")
         if not isinstance(values.get("energy_models", {}), dict):
             raise InputError(f"{source}: scoring.energy_models must be a table, got {values['energy_models']!r}")
         facts = cls(**values)
@@ -190,7 +191,7 @@ def evaluate(
     score = score_network(pretrained, name, "test" if split == "test" else "validation", chosen, facts)
     digest = recorded.get(f"{split}_sha256") if name == recorded.get("name") else None
     same = None if digest is None else digest == chosen.fingerprint
-    return NetworkScore(**{**vars(score), "same_images": same})
+    return replace(score, same_images=same)
 
 
 def check_images(pretrained: Pretrained, data: ImageData) -> None:

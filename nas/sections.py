@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PlainValidator, model_validator
 
 from spaces import InputError
+from supernet.settings import MOST_THREADS
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -132,7 +133,7 @@ class WorkersConfig(Section):
 
     pool: Literal["local", "ray"] = "ray"
     count: Annotated[int | Literal["auto"], PlainValidator(_worker_count, json_schema_input_type=int | str)] = 2
-    threads: Positive = 1
+    threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 1
     address: Annotated[str, Field(min_length=1)] | None = None
     timeout: Annotated[FiniteFloat, Field(gt=0)] | None = None
     runtime_env: dict[str, Any] = {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,10 +165,11 @@ def _check_neuron(named: str, given: str | None) -> None:
 def _normalise(values: Any, channels: int) -> Normalise:
     if not isinstance(values, dict) or set(values) != {"mean", "std"}:
         raise InputError(f"normalisation has exactly the keys ['mean', 'std'], got {values!r}")
+    single = torch.finfo(torch.float32)  # as which they are computed with
     for name, numbers in values.items():
-        least = -math.inf if name == "mean" else 0.0
+        least = single.min if name == "mean" else single.tiny
         whole = isinstance(numbers, list) and len(numbers) == channels
-        if not whole or not all(type(n) in (int, float) and least < n < math.inf for n in numbers):
+        if not whole or not all(type(n) in (int, float) and least <= n <= single.max for n in numbers):
             raise InputError(
                 f"normalisation.{name} must be {channels} finite numbers{' above 0' if name == 'std' else ''}, got "
                 f"{numbers!r}"

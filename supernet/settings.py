@@ -10,6 +10,8 @@ from spaces import InputError
 from supernet.sampling import SAMPLING
 
 PRECISIONS = ("float32", "bfloat16")
+MOST_THREADS = 1024
+"""Threads beyond which no machine of today goes: far more of them end a process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,7 @@ class TrainSettings:
         precision: Number format of the products, ``float32`` or ``bfloat16`` (autocast).
         sampling: Architectures of a step, a row of ``supernet.sampling.SAMPLING``.
         checkpoint_every: Epochs between checkpoints.
-        threads: Threads that torch computes on, 0 for its own choice; small networks are faster on one.
+        threads: Threads that torch computes on, at most 1024, 0 for its own choice; small networks are faster on one.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -73,7 +75,7 @@ class TrainSettings:
             "precision": (self.precision in PRECISIONS, f"one of {list(PRECISIONS)}"),
             "sampling": (self.sampling in SAMPLING, f"one of {sorted(SAMPLING)}"),
             "checkpoint_every": (self.checkpoint_every >= 1, "1 or more"),
-            "threads": (self.threads >= 0, "0 or more"),
+            "threads": (0 <= self.threads <= MOST_THREADS, f"from 0 to {MOST_THREADS}"),
         }
         for name, (holds, rule) in rules.items():
             if not holds:

@@ -299,10 +299,11 @@ def damaged(exported, tmp_path, table, **values):
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({"threads": 0}, "scoring.threads must be a positive integer, got 0"),
-        ({"batch_size": True}, "scoring.batch_size must be a positive integer, got True"),
-        ({"batch_size": None}, "scoring.batch_size must be a positive integer, got None"),
-        ({"images_per_pass": 1.5}, "scoring.images_per_pass must be a positive integer, got 1.5"),
+        ({"threads": 0}, "scoring.threads must be a whole number from 1 to 1024, got 0"),
+        ({"threads": 1025}, "scoring.threads must be a whole number from 1 to 1024, got 1025"),
+        ({"batch_size": True}, "scoring.batch_size must be a whole number from 1 to 1048576, got True"),
+        ({"batch_size": None}, "scoring.batch_size must be a whole number from 1 to 1048576, got None"),
+        ({"images_per_pass": 1.5}, "scoring.images_per_pass must be a whole number from 1 to 1048576, got 1.5"),
         ({"speed": 1}, r"scoring has the keys .*, got \['speed'\]"),
         ({"energy_models": []}, r"scoring.energy_models must be a table, got \[\]"),
         ({"energy_models": {"mine": {"title": 3}}}, "mine"),

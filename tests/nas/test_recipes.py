@@ -135,6 +135,7 @@ def test_an_unknown_table_is_an_unknown_key(load):
         ("evaluations = 16", "evaluations = 0", "search.evaluations should be greater than or equal to 1, got 0"),
         ("evaluations = 16", "evaluations = 2e1", "search.evaluations .*integer.*, got 20.0"),
         ('pool = "local"', 'pool = "slurm"', "workers.pool should be 'local' or 'ray', got 'slurm'"),
+        ('pool = "local"', "threads = 1025", "workers.threads should be less than or equal to 1024"),
         ('pool = "local"', "count = 0", "workers.count should be greater than or equal to 1, or 'auto', got 0"),
         ('[workers]\npool = "local"', "workers = 2", "workers .*, got 2"),
         ("seed = 9", "seed = 1979-05-27", "values must be texts, finite numbers, booleans, lists or tables"),

@@ -39,6 +39,8 @@ NAN, INF = math.nan, math.inf
         ({"precision": "float16"}, r"training.precision must be one of \['float32', 'bfloat16'\], got 'float16'"),
         ({"sampling": "all"}, r"training.sampling must be one of \['sandwich', 'single'\], got 'all'"),
         ({"checkpoint_every": 0}, "training.checkpoint_every must be 1 or more, got 0"),
+        ({"threads": -1}, "training.threads must be from 0 to 1024, got -1"),
+        ({"threads": 1025}, "training.threads must be from 0 to 1024, got 1025"),
     ],
 )
 def test_a_setting_outside_its_range_is_refused(change, message):
