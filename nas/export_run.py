@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluators import DEFAULT_MODEL
 from nas.export import CHECKED_IMAGES, Exported, check_target, write_export
-from nas.folder import read_run, run_facts
-from nas.rescoring import ScoringFacts, score_network
+from nas.folder import read_run
+from nas.rescoring import ScoringFacts, export_facts, score_network
 from nas.scoring import threads
 from nas.storage import STUDIES
 from supernet.checkpoint import weights_digest
@@ -49,16 +48,7 @@ def export_run(run: Run, key: str, out: str | Path, target: str = "spikefront") 
                 "images": len(data.validation.head(run.config.scoring.validation_images)),
                 **found,
             }
-        told = {
-            "data": {
-                "name": data.name,
-                "test_sha256": data.test.fingerprint,
-                "validation_sha256": data.validation.fingerprint,
-            },
-            "scoring": facts.to_dict(),
-            "scores": scores,
-            "provenance": _provenance(run, network),
-        }
+        told = export_facts(data, facts, scores, _provenance(run, network))
         return write_export(out, replace(pretrained, facts=told), network.normalise(images), target)
 
 
@@ -85,7 +75,7 @@ def _full_name(metric: str) -> str:
 
 
 def _provenance(run: Run, network: Spikformer) -> dict[str, Any]:
-    values, state, now = read_run(run.folder), run.training(), run_facts()
+    values = read_run(run.folder)
     calibrated = len(run.data.train.head(run.config.scoring.calibration_images))
     return {
         "key": network.architecture.key,
@@ -98,12 +88,9 @@ def _provenance(run: Run, network: Spikformer) -> dict[str, Any]:
         "training": asdict(run.config.training),
         "train_images": len(run.data.train),
         "supernet_sha256": weights_digest(run.folder),
-        "supernet_epochs": state.epoch,
+        "supernet_epochs": run.config.training.epochs,
         "calibration_images": calibrated,
         "images_sha256": values["images"],
         "run_started": values["facts"]["started"],
         "run_versions": values["facts"]["versions"],
-        "exported": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {name: now["versions"][name] for name in ("spikefront", "torch", "numpy")},
-        "revision": now["revision"],
     }

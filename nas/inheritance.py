@@ -27,12 +27,11 @@ from nas.progress import Reporter, Silent
 from nas.rescoring import ScoringFacts
 from nas.run import Run
 from nas.scoring import Scorer, build_job
-from nas.standalone import Plan, clear_checkpoint, keep_alone, train_alone
+from nas.standalone import Plan, check_counts, is_kept, kept_scores, make_alone
 from spaces import Architecture, InputError
 from supernet.checkpoint import weights_digest
 from supernet.device import resolve_device
 from supernet.files import write_atomically
-from supernet.pretrained import CONFIG, read_config
 from supernet.settings import TrainSettings
 from supernet.spikformer import build_network
 
@@ -136,9 +135,7 @@ def _settings(run: Run, subnets: int, epochs: int | None, seeds: int, repeated: 
         )
     if not 0 <= repeated <= subnets:
         raise InputError(f"repeated must be from 0 to the {subnets} subnets, got {repeated}")
-    for name, value in {"seeds": seeds, "workers": workers, "epochs": 1 if epochs is None else epochs}.items():
-        if value < 1:
-            raise InputError(f"{name} must be 1 or more, got {value}")
+    check_counts(seeds=seeds, workers=workers, epochs=epochs)
     training = run.config.training
     return training if epochs is None else training.lasting(epochs)
 
@@ -185,11 +182,10 @@ def _inherited(run: Run, architectures: Sequence[Architecture]) -> list[float]:
 
 def _train_all(run: Run, tasks: Sequence[Task], workers: int) -> Iterator[tuple[Task, float]]:
     """Yield tasks with their accuracies as they are done, by so many processes."""
-    open_ = [task for task in tasks if _known(task) is None]
+    open_ = [task for task in tasks if not is_kept(task.out)]
     for task in tasks:
-        accuracy = _known(task)
-        if accuracy is not None:
-            yield task, accuracy
+        if task not in open_:
+            yield task, _accuracy(task)
     if workers == 1 or len(open_) < 2:
         for task in open_:
             yield task, train_task(task, run)
@@ -213,17 +209,9 @@ def _share_cores(workers: int) -> None:
     torch.set_num_threads(max((os.cpu_count() or 1) // workers, 1))
 
 
-def _known(task: Task) -> float | None:
-    """Return the accuracy that a training has had, or None if it has not come to its end."""
-    if not (task.out / CONFIG).is_file():
-        return None
-    scores = read_config(task.out)["scores"]
-    try:
-        return float(scores["validation"]["accuracy"])
-    except (KeyError, TypeError, ValueError):
-        raise InputError(
-            f"{task.out / CONFIG} must have a validation accuracy; move {task.out} away to train it anew"
-        ) from None
+def _accuracy(task: Task) -> float:
+    """Return the validation accuracy that a training has had."""
+    return kept_scores(task.out, ["validation"])["validation"]["accuracy"]
 
 
 def train_task(task: Task, run: Run | None = None) -> float:
@@ -246,20 +234,15 @@ def train_task(task: Task, run: Run | None = None) -> float:
     )
     device = resolve_device(config.device, config.executor)
     network = build_network(run.supernet_space.skeleton, task.architecture, seed, config.executor).to(device)
-    checkpoint = task.out.with_name(f".{task.out.name}")
-    pretrained = train_alone(network, plan, seed, checkpoint)
     told = {
-        "key": task.architecture.key,
         "run": run.folder.resolve().name,
         "run_id": read_run(run.folder)["id"],
         "recipe": config.name,
         "space": run.supernet_space.name,
-        "seed": seed,
         "weights": "trained from scratch by the recipe of the run's supernet",
     }
-    scores = keep_alone(pretrained, plan, task.out, ["validation"], told)
-    clear_checkpoint(checkpoint)
-    return scores["validation"]["accuracy"]
+    make_alone(network, plan, seed, task.out, ["validation"], told)
+    return _accuracy(task)
 
 
 def _told(run: Run, settings: TrainSettings, subnets: int, seeds: int, repeated: int) -> dict[str, Any]:

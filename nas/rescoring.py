@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,6 +21,7 @@ from evaluators import (
 )
 from nas.energy import load_models
 from nas.evaluation import SplitName
+from nas.folder import run_facts
 from nas.scoring import threads
 from spaces import InputError
 from supernet.data import ImageData, Split, load_data
@@ -77,6 +79,38 @@ class ScoringFacts:
         """Return the users' energy models, then those that come with Spikefront."""
         own = [parse_energy_model(name, table, f"{source}, {name}") for name, table in self.energy_models.items()]
         return load_models(own=own)
+
+
+def export_facts(
+    data: ImageData,
+    scoring: ScoringFacts,
+    scores: Mapping[str, Mapping[str, float]],
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what an export says beside its network, by rows of ``supernet.pretrained.FACTS``.
+
+    Args:
+        data: Images that it belongs to.
+        scoring: How it is scored.
+        scores: Metrics by split.
+        provenance: Where it is from; when and with what it was exported is added.
+    """
+    now = run_facts()
+    exported = {
+        "exported": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: now["versions"][name] for name in ("spikefront", "torch", "numpy")},
+        "revision": now["revision"],
+    }
+    return {
+        "data": {
+            "name": data.name,
+            "test_sha256": data.test.fingerprint,
+            "validation_sha256": data.validation.fingerprint,
+        },
+        "scoring": scoring.to_dict(),
+        "scores": scores,
+        "provenance": {**provenance, **exported},
+    }
 
 
 @dataclass(frozen=True)

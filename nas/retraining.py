@@ -20,7 +20,7 @@ from nas.progress import Reporter, Silent
 from nas.rescoring import ScoringFacts, check_images
 from nas.run import Run
 from nas.scoring import Scorer, build_job, threads
-from nas.standalone import Plan, clear_checkpoint, keep_alone, train_alone
+from nas.standalone import Plan, check_counts, checkpoint_of, is_kept, kept_scores, make_alone
 from spaces import InputError
 from supernet.checkpoint import Checkpoint, load_checkpoint, weights_digest
 from supernet.data import ImageData, load_data
@@ -139,9 +139,7 @@ def retrain(
     Raises:
         InputError: If the export, the recipe, the images or a number are not right, or the folder has other work.
     """
-    for name, value in {"seeds": seeds, "workers": workers, "epochs": 1 if epochs is None else epochs}.items():
-        if type(value) is not int or value < 1:
-            raise InputError(f"{name} must be 1 or more, got {value!r}")
+    check_counts(seeds=seeds, workers=workers, epochs=epochs)
     if start not in STARTS:
         raise InputError(f"a training starts from one of {list(STARTS)}, got {start!r}")
     if address is not None and workers == 1:
@@ -158,10 +156,10 @@ def retrain(
     with _claimed(folder, work):
         for seed in range(work.first_seed, work.first_seed + seeds):
             network = folder / f"seed-{seed}"
-            if not (network / CONFIG).is_file():
+            if not is_kept(network):
                 reporter.say(f"seed {seed}: {work.plan.settings.epochs} epochs {_WEIGHTS[start]}")
                 _train(work, seed, network, reporter, workers, address)
-            scores[seed] = _scores(network)
+            scores[seed] = kept_scores(network, SPLITS)
     return Retrained(folder, scores)
 
 
@@ -303,29 +301,24 @@ def _check_same(path: Path, told: Mapping[str, Any]) -> None:
 
 
 def _train(work: _Work, seed: int, out: Path, reporter: Reporter, workers: int, address: str | None) -> None:
-    """Train with one seed, and write the export; the folder of checkpoints is kept until it is there."""
-    plan, checkpoint = work.plan, out.with_name(f".{out.name}")
+    """Train with one seed, and write the export."""
     if workers > 1:
-        _train_together(work, seed, checkpoint, reporter, workers, address)
+        _train_together(work, seed, checkpoint_of(out), reporter, workers, address)
     device = resolve_device(work.device, work.executor)
     distillation = work.distillation
     if distillation is not None:
         distillation = replace(distillation, teacher=distillation.teacher.to(device))
     network = _first(work, seed).to(device)
-    pretrained = train_alone(network, plan, seed, checkpoint, reporter.train, distillation)
     old = work.pretrained.facts["provenance"]
     provenance = {
-        "key": network.architecture.key,
         **{name: old[name] for name in ("run", "run_id", "recipe", "space") if name in old},
-        "seed": seed,
         "weights": _WEIGHTS[work.start],
         "export_sha256": work.told["export"],
         "images_sha256": work.told["images"],
     }
     if work.told["distilled"] is not None:
         provenance["distilled"] = work.told["distilled"]
-    keep_alone(pretrained, plan, out, SPLITS, provenance)
-    clear_checkpoint(checkpoint)
+    make_alone(network, work.plan, seed, out, SPLITS, provenance, reporter.train, distillation)
 
 
 def _first(work: _Work, seed: int) -> Spikformer:
@@ -362,14 +355,3 @@ def _train_together(
         teaching=(0.5, 2.0) if teaching is None else (teaching.share, teaching.temperature),
     )
     train_together(job, workers, reporter.train, address=address)
-
-
-def _scores(network: Path) -> dict[str, dict[str, float]]:
-    """Return the scores that an export has, by split."""
-    scores = read_config(network)["scores"]
-    try:
-        return {split: {name: float(value) for name, value in scores[split].items()} for split in SPLITS}
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise InputError(
-            f"{network / CONFIG} must have scores on {' and '.join(SPLITS)}; move {network} away to train it anew"
-        ) from None

@@ -5,22 +5,20 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from evaluators import Candidate, ScoringImages, SharedOutcomes
 from nas.evaluation import SplitName
 from nas.export import CHECKED_IMAGES, write_export
-from nas.folder import run_facts
-from nas.rescoring import ScoringFacts, score_network
+from nas.rescoring import ScoringFacts, export_facts, score_network
 from nas.scoring import threads
 from spaces import InputError
 from supernet.data import ImageData, Normalise, Split
 from supernet.device import keep_large_blocks
 from supernet.distil import Distillation
 from supernet.engine import Engine
-from supernet.pretrained import Pretrained
+from supernet.pretrained import CONFIG, Pretrained, read_config
 from supernet.settings import TrainSettings
 from supernet.spikformer import Spikformer
 from supernet.train import TrainProgress, train
@@ -48,6 +46,51 @@ class Plan:
     def splits(self) -> dict[SplitName, Split]:
         """The images to score on, by split."""
         return {"test": self.data.test, "validation": self.data.validation.head(self.validation_images)}
+
+
+def check_counts(**counts: int | None) -> None:
+    """Raise InputError if one of some numbers, where it is given, is not 1 or more."""
+    for name, value in counts.items():
+        if value is not None and (type(value) is not int or value < 1):
+            raise InputError(f"{name} must be 1 or more, got {value!r}")
+
+
+def checkpoint_of(out: Path) -> Path:
+    """Return the folder of the checkpoints of a training whose network is to be in ``out``."""
+    return out.with_name(f".{out.name}")
+
+
+def make_alone(
+    network: Spikformer,
+    plan: Plan,
+    seed: int,
+    out: Path,
+    splits: Sequence[SplitName],
+    provenance: Mapping[str, Any],
+    report: Callable[[TrainProgress], None] | None = None,
+    distillation: Distillation | None = None,
+) -> None:
+    """Train a network, or finish its training, and write it as an export with its scores.
+
+    Its checkpoints are kept beside the export, until that is there.
+
+    Args:
+        network: Network with its first weights, on the device to train on; trained in place.
+        plan: How.
+        seed: Seed of order and augmentation.
+        out: Folder, new or empty.
+        splits: Splits that it is scored on.
+        provenance: What the model card says of where it is from, beside what it is, and how and when it was trained.
+        report: Called after every step.
+        distillation: Who teaches it.
+
+    Raises:
+        InputError: If the checkpoint is damaged or of another training, or the network cannot be run or written.
+    """
+    checkpoint = checkpoint_of(out)
+    pretrained = train_alone(network, plan, seed, checkpoint, report, distillation)
+    _keep(pretrained, plan, out, splits, {"key": network.architecture.key, "seed": seed, **provenance})
+    shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def train_alone(
@@ -98,50 +141,44 @@ def _on_cpu(network: Spikformer) -> Spikformer:
     return moved
 
 
-def keep_alone(
+def _keep(
     pretrained: Pretrained, plan: Plan, out: Path, splits: Sequence[SplitName], provenance: Mapping[str, Any]
-) -> dict[str, dict[str, float]]:
-    """Write a network that :func:`train_alone` has returned as an export, and return its scores by split.
-
-    Args:
-        pretrained: Network.
-        plan: How it was trained and is scored.
-        out: Folder, new or empty.
-        splits: Splits that it is scored on.
-        provenance: What the model card says of where it is from, beside how and when it was trained.
-
-    Raises:
-        InputError: If it cannot be scored or written.
-    """
-    data, found = plan.data, dict[str, dict[str, float]]()
+) -> None:
+    data, scores = plan.data, dict[str, dict[str, float]]()
     for name in splits:
         score = score_network(pretrained, data.name, name, plan.splits[name], plan.scoring)
-        found[name] = {"images": float(score.images), **score.metrics()}
-    now = run_facts()
-    facts = {
-        "data": {
-            "name": data.name,
-            "test_sha256": data.test.fingerprint,
-            "validation_sha256": plan.splits["validation"].fingerprint,
-        },
-        "scoring": plan.scoring.to_dict(),
-        "scores": {name: {**scores, "images": int(scores["images"])} for name, scores in found.items()},
-        "provenance": {
-            **provenance,
-            "calibration_images": len(data.train.head(plan.calibration_images)),
-            "train_images": len(data.train),
-            "training": asdict(plan.settings),
-            "exported": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": {name: now["versions"][name] for name in ("spikefront", "torch", "numpy")},
-            "revision": now["revision"],
-        },
+        scores[name] = {"images": score.images, **score.metrics()}
+    trained = {
+        "calibration_images": len(data.train.head(plan.calibration_images)),
+        "train_images": len(data.train),
+        "training": asdict(plan.settings),
     }
+    facts = export_facts(data, plan.scoring, scores, {**provenance, **trained})
     images = pretrained.normalise(data.validation.head(CHECKED_IMAGES).images)
     with threads(plan.scoring.threads):
         write_export(out, replace(pretrained, facts=facts), images)
-    return found
 
 
-def clear_checkpoint(folder: Path) -> None:
-    """Remove the checkpoints of a training whose network is written."""
-    shutil.rmtree(folder, ignore_errors=True)
+def is_kept(out: Path) -> bool:
+    """Return whether a network is written, so that there is nothing to train."""
+    return (out / CONFIG).is_file()
+
+
+def kept_scores(out: Path, splits: Sequence[SplitName]) -> dict[str, dict[str, float]]:
+    """Return the scores of a network that is written, accuracy among them, by split.
+
+    Raises:
+        InputError: If they are not there.
+    """
+    scores = read_config(out)["scores"]
+    try:
+        found: dict[str, dict[str, float]] = {
+            split: {name: float(value) for name, value in scores[split].items()} for split in splits
+        }
+        if all("accuracy" in metrics for metrics in found.values()):
+            return found
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
+        pass
+    raise InputError(
+        f"{out / CONFIG} must have a {' and a '.join(splits)} accuracy; move {out} away to train it anew"
+    )

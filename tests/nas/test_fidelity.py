@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import nas
-from nas import inheritance
+from nas import inheritance, standalone
 from nas.fidelity_file import FIDELITY, read_fidelity
 from nas.fidelity_page import PAGE
 from nas.inheritance import TRAINED, Task, spread, train_task
@@ -113,6 +113,7 @@ def test_the_run_keeps_numbers_picture_and_networks(measured):
     point = found.points[0]
     score = evaluate(folder / TRAINED / "1-epochs" / f"{point.key}-0", split="validation")
     assert (score.correct, score.images) != (0, 0)
+    assert score.same_images
 
 
 def test_inherited_accuracy_is_that_of_the_search(measured, finished):
@@ -129,7 +130,7 @@ def test_what_is_trained_is_not_trained_again(measured, monkeypatch):
 
 
 def test_an_interrupted_measurement_goes_on_and_ends_alike(measured, copied, monkeypatch):
-    train_alone, trained = inheritance.train_alone, []
+    train_alone, trained = standalone.train_alone, []
 
     def stop(network, plan, seed, checkpoint, report=None, distillation=None):
         trained.append(checkpoint.name)
@@ -137,7 +138,7 @@ def test_an_interrupted_measurement_goes_on_and_ends_alike(measured, copied, mon
             raise KeyboardInterrupt
         return train_alone(network, plan, seed, checkpoint, report, distillation)
 
-    monkeypatch.setattr(inheritance, "train_alone", stop)
+    monkeypatch.setattr(standalone, "train_alone", stop)
     with pytest.raises(KeyboardInterrupt):
         nas.fidelity(copied, 6, epochs=1)
     assert not (copied / FIDELITY).exists()
@@ -150,7 +151,7 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(finished, copied, t
     """With the weights in the end of one that nothing happened to."""
     smallest = finished.space.smallest()
     whole = Task(Path(shutil.copytree(copied, tmp_path / "whole")), smallest, 1, 2)
-    accuracy, train_alone, steps = train_task(whole), inheritance.train_alone, []
+    accuracy, train_alone, steps = train_task(whole), standalone.train_alone, []
 
     def watch(network, plan, seed, checkpoint, report=None, distillation=None):
         def hear(progress):
@@ -160,7 +161,7 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(finished, copied, t
 
         return train_alone(network, plan, seed, checkpoint, hear, distillation)
 
-    monkeypatch.setattr(inheritance, "train_alone", watch)
+    monkeypatch.setattr(standalone, "train_alone", watch)
     task = Task(copied, smallest, 1, 2)
     with pytest.raises(KeyboardInterrupt):
         train_task(task)

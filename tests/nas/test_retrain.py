@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 import nas
-from nas import retraining
+from nas import standalone
 from nas.retraining import RETRAIN
 from spaces import InputError
 from supernet.data import Normalise
@@ -89,8 +89,17 @@ def test_the_recipe_is_that_of_the_supernet(retrained, finished):
 
 
 def test_what_is_done_is_not_done_again(retrained, exported, monkeypatch):
-    monkeypatch.setattr(retraining, "train_alone", None)
+    monkeypatch.setattr(standalone, "train_alone", None)
     assert nas.retrain(exported, retrained.folder, ema=0.9) == retrained
+
+
+@pytest.mark.parametrize("scores", [{}, {"test": {"accuracy": 0.5}, "validation": {}}, {"test": 1, "validation": 1}])
+def test_what_is_done_must_have_its_scores(retrained, exported, tmp_path, scores):
+    folder = Path(shutil.copytree(retrained.folder, tmp_path / "copy"))
+    path = folder / "seed-0" / CONFIG
+    path.write_text(json.dumps({**json.loads(path.read_text()), "scores": scores}))
+    with pytest.raises(InputError, match=r"must have a test and a validation accuracy; move .*seed-0 away"):
+        nas.retrain(exported, folder, ema=0.9)
 
 
 def test_several_seeds_give_several_networks(exported, tmp_path):
@@ -124,7 +133,7 @@ def first_weights(monkeypatch, *arguments, **options):
         found.extend([network.state_dict(), distillation, seed])
         raise StoppedError
 
-    monkeypatch.setattr(retraining, "train_alone", stop)
+    monkeypatch.setattr(standalone, "train_alone", stop)
     with pytest.raises(StoppedError):
         nas.retrain(*arguments, **options)
     return found
