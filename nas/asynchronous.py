@@ -121,9 +121,7 @@ class Conversation:
         found = algorithm.ask()
         asked = Population.empty() if found is None else found
         if not algorithm.is_initialized:
-            self._first = self._first or len(asked)
-            if isinstance(algorithm, GeneticAlgorithm):
-                algorithm.initialization.sampling.first = []  # it has them now
+            self._first = len(asked)
         return asked
 
     def parents(self, proposal: Genotype) -> tuple[str, ...]:

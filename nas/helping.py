@@ -137,4 +137,4 @@ def _answer(mine: Path, number: int, evaluation: Evaluation) -> None:
     }
     with suppress(OSError):
         write_message(mine / f"done-{number}.json", values)
-        (mine / f"doing-{number}.json").unlink(missing_ok=True)
+        (mine / f"doing-{number}.json").unlink()

@@ -49,7 +49,7 @@ class UnseenSampling(Sampling):  # type: ignore[misc]  # pymoo has no types, so 
 
     Args:
         seen: Those that are not drawn; where it notes what it draws.
-        first: Architectures that it has before any is drawn.
+        first: Architectures that it has before any is drawn, each once.
     """
 
     def __init__(self, seen: set[Genotype], first: Sequence[Genotype] = ()) -> None:
@@ -64,7 +64,7 @@ class UnseenSampling(Sampling):  # type: ignore[misc]  # pymoo has no types, so 
         random_state: np.random.Generator,
         **__: Any,
     ) -> NDArray[np.int64]:
-        first = self.first[:n_samples]
+        first, self.first = self.first[:n_samples], self.first[n_samples:]
         drawn = draw_unseen(problem, n_samples - len(first), self.seen, random_state)
         self.seen.update(drawn)
         X = np.array([problem.space.encode(architecture) for architecture in first + drawn], dtype=np.int64)

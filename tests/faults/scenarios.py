@@ -89,7 +89,7 @@ def named(bench):
 
 def driver_kills(folder, references, mode, workers, runs=10, kills=5, seed=0, evaluations=60):
     """Kill the driver at random moments."""
-    began, verdicts, injected, left = time.monotonic(), [], 0, 0
+    began, verdicts, benches, injected = time.monotonic(), [], [], 0
     for number in range(runs):
         bench = Bench(folder / f"{mode}-{number}", mode=mode, workers=workers, seed=number, evaluations=evaluations)
         rng = np.random.default_rng([seed, number])
@@ -98,14 +98,18 @@ def driver_kills(folder, references, mode, workers, runs=10, kills=5, seed=0, ev
         code = bench.finish()
         verdict = judge(bench, kept, references.of(bench))
         verdict.wrong += [f"exit code {code}"] * (code != 0)
-        left += not settled(bench)
+        benches.append(bench)
         verdicts.append(verdict)
-    note = "" if not left else f"{left} left processes behind"
-    return Row("driver killed", mode, named(bench), runs, injected, verdicts, seconds_since(began), note)
+    for bench, verdict in zip(benches, verdicts, strict=True):
+        verdict.wrong += ["processes stayed"] * (not settled(bench))
+    return Row("driver killed", mode, named(bench), runs, injected, verdicts, seconds_since(began))
 
 
-def settled(bench, seconds=20):
-    """Wait until no process of a bench is left and return True, or False if one stays; then it is killed."""
+def settled(bench, seconds=90):
+    """Wait until no process of a bench is left and return True, or False if one stays; then it is killed.
+
+    Ray's agents try for a minute to tell their dead cluster that it is dead.
+    """
     until = time.monotonic() + seconds
     while (left := survivors(bench)) and time.monotonic() < until:
         time.sleep(0.2)

@@ -3,6 +3,8 @@
 import heapq
 import json
 import sqlite3
+from collections import Counter
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -183,6 +185,26 @@ def test_what_is_known_is_told_without_a_worker():
     assert answered
     assert all(each.seconds == 0 for each in answered)
     assert pool.number == 60 - len(answered)
+
+
+@pytest.mark.parametrize("name", ["nsga2", "mo-qpso", "random"])
+def test_what_it_begins_with_is_told_once_also_where_workers_are_more_than_a_population(name, monkeypatch):
+    faced, diary = problem(), Diary()
+    begun = {a: Evaluation(a, toy_metrics(a), 9.0) for a in list(islice(load_space("digits"), 10))}
+    algorithm = build_algorithm(name, faced, 20, 5, 120, tuple(begun.values()), expand=1)
+    told, tell = [], algorithm.tell
+
+    def note(infills):
+        told.append([faced.space.decode(x) for x in infills.get("X")])
+        tell(infills=infills)
+
+    monkeypatch.setattr(algorithm, "tell", note)
+    run_asynchronous(Quest(faced, VirtualPool(70), diary, 120), Conversation(faced, algorithm, 20, 1, begun))
+    counts = Counter(architecture for together in told for architecture in together)
+    assert set(counts.values()) == {1}
+    assert set(counts) == ({*diary.known, *begun} if name != "random" else set(diary.known))
+    assert len(told[0]) == 20
+    assert not begun.keys() & diary.known.keys()
 
 
 def test_ctrl_c_keeps_what_is_being_scored_and_does_not_end_the_search_as_finished():
