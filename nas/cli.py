@@ -25,6 +25,8 @@ from nas.options import (
     FitnessOption,
     FormatOption,
     JoinOption,
+    JsonOption,
+    KeyArgument,
     LogOption,
     ModeOption,
     OutOption,
@@ -37,6 +39,7 @@ from nas.options import (
     StallOption,
     StorageOption,
     TimeoutOption,
+    TrainersOption,
     WarmStartOption,
     WorkersOption,
     given,
@@ -160,7 +163,7 @@ def train(
     out: OutOption = None,
     data_dir: DataOption = None,
     seed: SeedOption = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that train together, by Ray Train.")] = 1,
+    workers: TrainersOption = 1,
     address: AddressOption = None,
     resume: Annotated[
         bool,
@@ -257,7 +260,7 @@ def search(
 @app.command()
 def status(
     run: RunArgument,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json_: JsonOption = False,
 ) -> None:
     """Say how far a run is, live or dead: evaluations, rate, idle workers, failures, hypervolume, time left."""
     from nas.status import describe
@@ -326,7 +329,7 @@ def compare(
 @app.command()
 def energy(
     run: RunArgument,
-    key: Annotated[str, typer.Argument(help="Key of an evaluated architecture, or how it begins.")],
+    key: KeyArgument,
     model: Annotated[
         list[str] | None, typer.Option(help="Energy model by name or .toml file; may be repeated. All by default.")
     ] = None,

@@ -14,8 +14,11 @@ from nas.options import (
     DataOption,
     EventsOption,
     FormatOption,
+    ImagesOption,
+    KeyArgument,
     QuietOption,
     RunArgument,
+    TrainersOption,
     given,
     resumable,
 )
@@ -30,7 +33,7 @@ NeuronOption = Annotated[
 
 def export(
     run: RunArgument,
-    key: Annotated[str, typer.Argument(help="Key of an evaluated architecture, or how it begins.")],
+    key: KeyArgument,
     out: Annotated[Path, typer.Argument(help="Folder to write, new or empty.")],
     format_: Annotated[str, typer.Option("--format", help="spikefront, public-spikformer or onnx.")] = "spikefront",
 ) -> None:
@@ -43,10 +46,8 @@ def export(
 
 def evaluate(
     out: FolderArgument,
-    data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="Folder of images; else SPIKEFRONT_DATA, else a download.")
-    ] = None,
-    data: Annotated[str | None, typer.Option(help="Image set; that of the export by default.")] = None,
+    data_dir: DataOption = None,
+    data: ImagesOption = None,
     split: Annotated[str, typer.Option(help="test or validation.")] = "test",
     neuron: NeuronOption = None,
     output: FormatOption = Format.TABLE,
@@ -109,9 +110,9 @@ def retrain(
     mixup: Annotated[float | None, typer.Option(help="Concentration of mixup instead of the recipe's.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32 or bfloat16, instead of the recipe's.")] = None,
     seeds: Annotated[int, typer.Option(help="Trainings, each with a seed of its own.")] = 1,
-    workers: Annotated[int, typer.Option(help="Processes that train together, by Ray Train.")] = 1,
+    workers: TrainersOption = 1,
     address: AddressOption = None,
-    data: Annotated[str | None, typer.Option(help="Image set; that of the export by default.")] = None,
+    data: ImagesOption = None,
     data_dir: DataOption = None,
     recipe: Annotated[
         str | None, typer.Option(help="Recipe of the training; that of the network's supernet by default.")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from nas.options import DataOption, FormatOption, RunArgument
+from nas.options import DataOption, FormatOption, JsonOption, RunArgument
 from nas.printing import Format, fitting, print_frame, print_front, say_dropped
 from spaces import InputError
 
@@ -99,7 +99,7 @@ def pick(
 
 def doctor(
     data_dir: DataOption = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json_: JsonOption = False,
 ) -> None:
     """Say what this machine has, what each missing piece costs, and how to get it; changes and downloads nothing."""
     from nas.doctor import describe, examine

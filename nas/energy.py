@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from evaluators import EnergyModel, OperationCounts, compare, energy_model_names, energy_parts, load_energy_model
-from nas.page import LAYOUT, figure_html, write_page
+from nas.page import LAYOUT, figure_html, label, write_page
 from spaces import InputError
 
 KINDS = {"convolution": "#0072B2", "linear": "#D55E00", "product": "#009E73", "neuron": "#CC79A7"}
@@ -118,7 +118,7 @@ def models_frame(counts: OperationCounts, models: Sequence[EnergyModel]) -> pd.D
 def shares_figure(counts: OperationCounts, models: Sequence[EnergyModel]) -> go.Figure:
     """Return a bar for each model with the share of each kind, and its millijoules below."""
     spent = {model.name: by_kind(counts, model) for model in models}
-    names = [f"{name}<br>{sum(kinds.values()):.3g} mJ" for name, kinds in spent.items()]
+    names = [f"{label(name)}<br>{sum(kinds.values()):.3g} mJ" for name, kinds in spent.items()]
     figure = go.Figure()
     for kind, colour in KINDS.items():
         shares = [100 * kinds[kind] / (sum(kinds.values()) or 1.0) for kinds in spent.values()]
@@ -133,7 +133,7 @@ def layers_figure(counts: OperationCounts, model: EnergyModel) -> go.Figure:
     for name in dict.fromkeys(part.part for part in parts):
         spent = {part.layer: part.mj for part in parts if part.part == name}
         figure.add_trace(go.Bar(x=layers, y=[spent.get(layer, 0.0) for layer in layers], name=name))
-    return _stacked(figure, f"mJ per image, {model.name}")
+    return _stacked(figure, f"mJ per image, {label(model.name)}")
 
 
 def front_energy_figure(counts: Mapping[str, OperationCounts], models: Sequence[EnergyModel]) -> go.Figure:
@@ -146,7 +146,7 @@ def front_energy_figure(counts: Mapping[str, OperationCounts], models: Sequence[
             figure.add_trace(go.Bar(x=keys, y=values, name=kind, marker_color=colour, visible=index == 0))
     buttons = [
         {
-            "label": model.name,
+            "label": label(model.name),
             "method": "update",
             "args": [{"visible": [model is shown for shown in models for _ in KINDS]}],
         }

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from evaluators import Sense
 from nas.evaluation import Evaluation
-from nas.progress import Tally, Volume
-from nas.tabling import to_json
+from nas.progress import Pace, Tally, Volume
 from supernet.train import TrainProgress
 
 if TYPE_CHECKING:
@@ -31,9 +30,6 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "stopped": (),
 }
 """Events, each with what it always has beside ``event`` and ``time``; a result has more."""
-
-PAUSE = 1.0
-"""Seconds between two events of a training at least, but for whole epochs."""
 
 
 def emit(event: str, values: Mapping[str, Any], file: TextIO | None = None) -> None:
@@ -61,7 +57,7 @@ def emit_result(run: Run) -> None:
         "why": run.why_stopped() or run.why_empty(),
     }
     values |= {"hypervolume": run.hypervolume(), "random_hypervolume": baseline}
-    emit("result", {**values, "front": json.loads(to_json(run.front()))})
+    emit("result", {**values, "front": run.front().to_dict(orient="records")})
 
 
 def _plain(value: Any) -> Any:
@@ -82,7 +78,7 @@ class Events:
     def __init__(self, file: TextIO | None = None) -> None:
         self._file: TextIO | None = file or sys.stdout
         self._tally = Tally("", 0, {})
-        self._said = -math.inf
+        self._pace = Pace()
 
     def write(self, event: str, values: Mapping[str, Any]) -> None:
         """Write an event."""
@@ -99,8 +95,7 @@ class Events:
 
     def train(self, progress: TrainProgress) -> None:
         """Write where the training is, now and then, and at the end of each epoch."""
-        if time.monotonic() >= self._said + PAUSE or float(progress.epoch).is_integer():
-            self._said = time.monotonic()
+        if self._pace.lets(progress):
             self.write("training", {name: getattr(progress, name) for name in EVENTS["training"]})
 
     def start(self, title: str, total: int, objectives: Mapping[str, Sense], volume: Volume | None = None) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from nas.page import BLUE, GREEN, GREY, LAYOUT, LOG_FROM, ORANGE, YELLOW
+from nas.page import BLUE, GREEN, GREY, LAYOUT, LOG_FROM, ORANGE, YELLOW, label
 from nas.results import hypervolume_curve
 from nas.run import Run
 from nas.workers import LOCAL_GROUP
@@ -67,7 +66,7 @@ def front_figure(run: Run, search: pd.DataFrame, random: pd.DataFrame, front: pd
         )
     ring = {"color": YELLOW, "size": 19, "symbol": "circle-open", "line": {"width": 3}}
     figure.add_trace(go.Scatter(x=[], y=[], mode="markers", name=SELECTED, marker=ring, hoverinfo="skip"))
-    figure.update_layout(xaxis_title=x, yaxis_title=y, hovermode="closest", **LAYOUT)
+    figure.update_layout(xaxis_title=label(x), yaxis_title=label(y), hovermode="closest", **LAYOUT)
     shown = pd.concat([search[x], largest[x]]) if len(run.objectives) > 1 else search[x]
     low, high = shown.min(), shown.max()
     if len(run.objectives) > 1 and low > 0 and high > LOG_FROM * low:
@@ -83,8 +82,8 @@ def largest_architecture(run: Run) -> pd.DataFrame:
 
 def _hover(run: Run, row: pd.Series[Any]) -> str:
     genes = [_gene(name, row[name]) for name in run.space.columns if pd.notna(row[name])]
-    metrics = [f"{name} {row[name]:.5g}" for name in run.metrics]
-    tests = [f"{name} {row[name]:.5g}" for name in run.test_columns if pd.notna(row.get(name))]
+    metrics = [f"{label(name)} {row[name]:.5g}" for name in run.metrics]
+    tests = [f"{label(name)} {row[name]:.5g}" for name in run.test_columns if pd.notna(row.get(name))]
     first, step = (3, len(LAYER_GENES)) if isinstance(run.space, SearchSpace) else (0, _GENES_PER_LINE)
     lines = [f"<b>{row['key']}</b>", *metrics, *tests, ", ".join(genes[:first])]
     lines += [", ".join(genes[start : start + step]) for start in range(first, len(genes), step)]
@@ -92,7 +91,7 @@ def _hover(run: Run, row: pd.Series[Any]) -> str:
 
 
 def _gene(name: str, value: Any) -> str:
-    return f"{escape(name)} {escape(value) if isinstance(value, str) else f'{value:g}'}"
+    return label(f"{name} {value if isinstance(value, str) else f'{value:g}'}")
 
 
 def evaluated(frame: pd.DataFrame) -> int:

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from nas.figures import axes
-from nas.page import LAYOUT
+from nas.page import LAYOUT, label
 from nas.points import gene_name
 from nas.run import Run
 
@@ -118,10 +118,11 @@ def shares_figure(shares: pd.DataFrame) -> go.Figure:
             if place >= len(rows):
                 continue
             row, last = rows.iloc[place], max(len(rows) - 1, 1)
-            text = [_text(row["choice"]) if row[group] >= 0.04 else "" for group in groups]
+            choice = label(_text(row["choice"]))
+            text = [choice if row[group] >= 0.04 else "" for group in groups]
             figure.add_trace(
                 go.Bar(
-                    y=[[gene] * len(groups), groups],
+                    y=[[label(gene)] * len(groups), [label(group) for group in groups]],
                     x=[100 * row[group] for group in groups],
                     orientation="h",
                     marker={"color": _SCALE[round(place / last * (len(_SCALE) - 1))], "line": {"width": 0}},
@@ -130,8 +131,8 @@ def shares_figure(shares: pd.DataFrame) -> go.Figure:
                     textangle=0,
                     textfont={"size": 11},
                     insidetextanchor="middle",
-                    name=f"{gene} {_text(row['choice'])}",
-                    hovertemplate="%{y}<br>" + _text(row["choice"]) + ": %{x:.1f} %<extra></extra>",
+                    name=f"{label(gene)} {choice}",
+                    hovertemplate="%{y}<br>" + choice + ": %{x:.1f} %<extra></extra>",
                 )
             )
     height = 110 + 19 * len(shown) * len(groups)

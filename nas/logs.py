@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -13,12 +12,9 @@ from typing import Protocol
 
 from evaluators import Sense
 from nas.evaluation import Evaluation
-from nas.progress import Tally, Volume
+from nas.progress import Pace, Tally, Volume
 from spaces import InputError
 from supernet.train import TrainProgress
-
-PAUSE = 1.0
-"""Seconds between two steps of a training that are logged at least, but for whole epochs."""
 
 EPOCH = 1000
 """Steps of an epoch: numbers of a training are logged at thousandths of epochs."""
@@ -110,16 +106,15 @@ class Log:
         self._sink: Sink | None = sink
         self._troubles, self._tell = troubles, say
         self._tally = Tally("", 0, {})
-        self._said = -math.inf
+        self._pace = Pace()
 
     def say(self, line: str) -> None:
         """Log nothing."""
 
     def train(self, progress: TrainProgress) -> None:
         """Log where the training is, now and then, and at the end of each epoch."""
-        if time.monotonic() < self._said + PAUSE and not float(progress.epoch).is_integer():
+        if not self._pace.lets(progress):
             return
-        self._said = time.monotonic()
         names = ("loss", "accuracy", "images_per_second")
         self._log({f"training/{name}": getattr(progress, name) for name in names}, round(EPOCH * progress.epoch))
 

@@ -16,11 +16,14 @@ from spaces import InputError
 FormatOption = Annotated[Format, typer.Option("-f", "--format", help="How to print the result.")]
 RecipeArgument = Annotated[str, typer.Argument(help="Recipe name, or path of a .toml file.")]
 RunArgument = Annotated[Path, typer.Argument(help="Run folder.")]
+KeyArgument = Annotated[str, typer.Argument(help="Key of an evaluated architecture, or how it begins.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder; runs/<recipe> by default.")]
 DataOption = Annotated[
     Path | None,
     typer.Option("--data-dir", help="Folder of images and tables; else SPIKEFRONT_DATA, else a download."),
 ]
+ImagesOption = Annotated[str | None, typer.Option("--data", help="Image set; that of the export by default.")]
 SeedOption = Annotated[int | None, typer.Option(help="Seed instead of the recipe's.")]
 AlgorithmOption = Annotated[str | None, typer.Option(help="Search algorithm instead of the recipe's.")]
 EvaluationsOption = Annotated[int | None, typer.Option(help="Evaluations instead of the recipe's.")]
@@ -42,8 +45,28 @@ WarmStartOption = Annotated[
 PoolOption = Annotated[str | None, typer.Option(help="local or ray, instead of the recipe's.")]
 WorkersOption = Annotated[str | None, typer.Option(help="Ray workers instead of the recipe's: a number, or auto.")]
 ModeOption = Annotated[str | None, typer.Option(help="async or generational, instead of the recipe's.")]
+TrainersOption = Annotated[int, typer.Option("--workers", min=1, help="Processes that train together, by Ray Train.")]
 AddressOption = Annotated[str | None, typer.Option(help="Ray cluster to join: auto, or HOST:PORT.")]
 TimeoutOption = Annotated[float | None, typer.Option(help="Seconds that the scoring of one architecture may take.")]
+StorageOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Database URL, or journal:PATH, in place of a file in the run folder; passwords are never recorded.",
+    ),
+]
+JoinOption = Annotated[
+    bool,
+    typer.Option("--join", help="Share the work of a process that is at the run, and lead it once that is gone."),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result and errors, and no progress.")]
+EventsOption = Annotated[
+    bool, typer.Option("--json", help="Print events, a line of JSON each, of which the last is the result.")
+]
+LogOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TOOL:TARGET", help="Also log to tensorboard:FOLDER or mlflow:URI; repeatable."),
+]
 
 
 @contextmanager
@@ -59,31 +82,6 @@ def resumable() -> Iterator[None]:
 def worker_count(text: str | None) -> int | str | None:
     """Return the number of workers that an option gives; whatever is no number is left for the recipe's rules."""
     return int(text) if text is not None and text.isascii() and text.isdecimal() else text
-
-
-StorageOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL",
-        help="Database URL, or journal:PATH, in place of a file in the run folder; passwords are never recorded.",
-    ),
-]
-
-
-JoinOption = Annotated[
-    bool,
-    typer.Option("--join", help="Share the work of a process that is at the run, and lead it once that is gone."),
-]
-
-
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result and errors, and no progress.")]
-EventsOption = Annotated[
-    bool, typer.Option("--json", help="Print events, a line of JSON each, of which the last is the result.")
-]
-LogOption = Annotated[
-    list[str] | None,
-    typer.Option(metavar="TOOL:TARGET", help="Also log to tensorboard:FOLDER or mlflow:URI; repeatable."),
-]
 
 
 def given(**values: Any) -> dict[str, Any]:

@@ -56,6 +56,11 @@ def write_page(path: Path, title: str, sections: Iterable[str]) -> None:
     write_atomically(path, page.encode(errors="backslashreplace"))  # what was an odd file name in a failure
 
 
+def label(text: str) -> str:
+    """Return a text as figures show it letter by letter; plotly takes some markup otherwise, links among it."""
+    return escape(text, quote=False)
+
+
 def figure_html(figure: go.Figure, name: str, *, with_library: bool) -> str:
     """Return a figure as HTML.
 

@@ -120,6 +120,11 @@ def pick(run: Run, select: str) -> Pick:
     Raises:
         InputError: If nothing is feasible, the rule is none, nothing is within the bounds, or a key names nothing.
     """
+    with run.reading_once():
+        return _pick(run, select)
+
+
+def _pick(run: Run, select: str) -> Pick:
     frame, front, objectives = run.evaluations(), run.front(), run.objectives
     if front.empty:
         raise InputError(

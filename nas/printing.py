@@ -63,14 +63,13 @@ def print_front(run: Run, output: Format) -> None:
     frame, reason = run.front(), run.why_empty()
     if reason:
         typer.echo(f"there is no front: {reason}", err=True)
+    dropped: list[str] = []
     if output is Format.TABLE:  # what fits a screen; the others have all columns
         others = [metric for metric in run.metrics if metric not in run.objectives]
         shown = ["key", *run.objectives, *run.test_columns, *others, *run.space.columns[:3]]
-        console = Console()
-        while console.is_terminal and len(shown) * 12 > console.width and len(shown) > 1 + len(run.objectives):
-            shown.pop()
-        frame = frame[shown]
+        frame, dropped = fitting(frame[shown], shown)
     print_frame(frame, output)
+    say_dropped(dropped, "see all with -f csv")
 
 
 def _table(frame: pd.DataFrame, missing: str) -> Table:

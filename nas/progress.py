@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import deque
@@ -20,6 +21,9 @@ from supernet.train import TrainProgress
 
 PLAIN_STEP = 0.1
 """Share of a task between two plain lines."""
+
+PAUSE = 1.0
+"""Seconds between two steps of a training that are told at least, but for whole epochs."""
 
 RECENT = 50
 """Results that a rate is of at most: those that a resumed search replays would make it a fast one."""
@@ -110,6 +114,21 @@ class Several:
         """Tell all."""
         for reporter in self._reporters:
             reporter.evaluated(evaluation)
+
+
+class Pace:
+    """Lets through what is worth telling of a training: about one step a second, and the end of each epoch."""
+
+    def __init__(self) -> None:
+        self._told = -math.inf
+
+    def lets(self, progress: TrainProgress) -> bool:
+        """Return whether a step is to be told."""
+        now = time.monotonic()
+        if now < self._told + PAUSE and not float(progress.epoch).is_integer():
+            return False
+        self._told = now
+        return True
 
 
 class Tally:

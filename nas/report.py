@@ -45,6 +45,11 @@ _REASONS = 20
 
 def write_report(run: Run) -> Path:
     """Write the report of a run into its folder, and return its path."""
+    with run.reading_once():
+        return _write(run)
+
+
+def _write(run: Run) -> Path:
     frames = {"search": run.evaluations(), "random": run.evaluations("random"), "front": run.front()}
     search, random, front = frames["search"], frames["random"], frames["front"]
     models, counts, obstacle = _count(run, front)
@@ -127,12 +132,17 @@ def _count(run: Run, front: pd.DataFrame) -> tuple[list[EnergyModel], dict[str, 
     if front.empty or run.config.table is not None:
         return [], {}, None
     chosen = np.unique(np.linspace(0, len(front) - 1, _ENERGY_MEMBERS).round().astype(int))
-    images = int(np.clip(_ALL_IMAGES // len(chosen), _LEAST_IMAGES, _ENERGY_IMAGES))
+    images = _images(len(chosen))
     try:
         models = load_models(own=run.energy_models)
         return models, run.operations(front["key"].iloc[chosen].tolist(), images, images), None
     except InputError as error:  # for instance since the supernet or the images are no longer there
         return [], {}, str(error)
+
+
+def _images(members: int) -> int:
+    """Return how many images each of so many members is calibrated and counted on, at most."""
+    return int(np.clip(_ALL_IMAGES // members, _LEAST_IMAGES, _ENERGY_IMAGES))
 
 
 def _energy_section(
@@ -148,8 +158,7 @@ def _energy_section(
     if not counts:
         return ""
     images = next(iter(counts.values())).images
-    asked = int(np.clip(_ALL_IMAGES // len(counts), _LEAST_IMAGES, _ENERGY_IMAGES))
-    calibration = min(asked, run.config.scoring.calibration_images)
+    calibration = min(_images(len(counts)), run.config.scoring.calibration_images)
     members = f"all {len(front)} members" if len(counts) == len(front) else f"{len(counts)} of {len(front)} members"
     return (
         f"<p>By kind of layer, under the energy model chosen on the right; {members}, spread over the front, in the "

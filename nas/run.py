@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +50,7 @@ class Run:
         self._given = parse_address(storage, Path.cwd()) if isinstance(storage, str) else storage
         self.config, self.space = open_recipe(self.folder)
         self._models = open_energy_models(self.folder)
+        self._seen: dict[str, list[Any]] | None = None
 
     @property
     def objectives(self) -> dict[str, Sense]:
@@ -130,7 +132,19 @@ class Run:
         return self._storage
 
     def _trials(self, study: str) -> list[Any]:
-        return sound_trials(self._storage, study, self.space, self.metrics) if self._stored else []
+        seen = {} if self._seen is None else self._seen
+        if study not in seen:
+            seen[study] = sound_trials(self._storage, study, self.space, self.metrics) if self._stored else []
+        return seen[study]
+
+    @contextmanager
+    def reading_once(self) -> Iterator[None]:
+        """Read and check each study once inside the block, whatever a search that goes on adds; for one thread."""
+        before, self._seen = self._seen, {} if self._seen is None else self._seen
+        try:
+            yield
+        finally:
+            self._seen = before
 
     def attribute(self, name: str) -> Any:
         """Return what the search has noted under a name, or None."""
@@ -212,11 +226,6 @@ class Run:
         started = [trial.datetime_start for trial in trials if trial.datetime_start]
         ended = [trial.datetime_complete for trial in trials if trial.datetime_complete]
         return (max(ended) - min(started)).total_seconds() if ended else 0.0
-
-    def completions(self) -> pd.Series:
-        """Return when each result of the search came, without those that a warm start took."""
-        trials = [trial for trial in self._trials("search") if trial.user_attrs[GENERATION] > 0]
-        return pd.Series([t.datetime_complete for t in trials if t.datetime_complete], dtype=object)
 
     def timeline(self) -> pd.DataFrame:
         """Return when each result of the search was asked for and came, in the order of the results.

@@ -163,11 +163,12 @@ class _Notes:
 
 def describe_run(run: Run) -> tuple[str, dict[str, str]]:
     """Return in Markdown how far a run is and what its front is, and what its members are, by their keys."""
-    found, front = status_of(run), run.front()
+    with run.reading_once():
+        found, front, reason = status_of(run), run.front(), run.why_empty()
     lines = [f"## {run.config.name}", "", *(f"    {line}" for line in describe(found).splitlines()), ""]
     columns = ["key", *run.objectives, *run.test_columns]
     if front.empty:
-        lines.append(f"There is no front: {run.why_empty()}." if run.why_empty() else "There is no front yet.")
+        lines.append(f"There is no front: {reason}." if reason else "There is no front yet.")
     else:
         shown = front.head(_MEMBERS)
         cells = [[_cell(value) for value in row] for row in shown[columns].itertuples(index=False, name=None)]

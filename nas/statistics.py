@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 import moocore
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import mannwhitneyu, norm
+from scipy.stats import binomtest, mannwhitneyu
 
 from evaluators import Sense
 
@@ -97,11 +97,8 @@ def wilson(share: float, count: int, level: float = 0.95) -> tuple[float, float]
         count: Independent trials, 1 or more.
         level: How often such an interval holds the probability, in (0, 1).
     """
-    z = float(norm.ppf((1 + level) / 2))
-    scale = 1 + z**2 / count
-    centre = (share + z**2 / (2 * count)) / scale
-    half = z / scale * float(np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)))
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    interval = binomtest(round(share * count), count).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def attainment(

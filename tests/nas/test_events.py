@@ -120,7 +120,7 @@ def test_a_reader_that_goes_away_ends_nothing(space):
 
 def test_steps_of_a_training_come_about_once_a_second(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("nas.events.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("nas.progress.time.monotonic", lambda: now[0])
     file = io.StringIO()
     events = Events(file)
     for step in range(1, 401):

@@ -102,7 +102,7 @@ def test_a_search_is_logged_to_both(tools, command, tmp_path):
 
 def test_training_is_logged_at_thousandths_of_epochs(tools, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("nas.logs.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("nas.progress.time.monotonic", lambda: now[0])
     with logging_to("tensorboard:x", "run", print) as log:
         for step in range(1, 201):
             now[0] += 0.3

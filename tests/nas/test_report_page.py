@@ -6,7 +6,9 @@ import json
 import pytest
 from chromium import CHROMIUM, browser
 from PIL import Image
+from test_table_runs import results, write_run
 
+import nas
 from evaluators import energy_mj, load_energy_model
 from nas.report import REPORT
 
@@ -200,3 +202,35 @@ def test_the_picture_of_a_networks_energy_is_drawn_too(tab, command, finished, t
     page.until("document.querySelectorAll('.bars .point').length")
     assert page.complaints == []
     assert len(page.requests) == 1
+
+
+LINK = '<a href="https://example.org/">here</a><script>alert(1)</script>'
+"""Markup that plotly would make a link of."""
+
+
+def test_names_and_choices_of_a_table_are_text_in_figures_too(tab, tmp_path):
+    quality, cost, width = f"{LINK}acc", f"{LINK}mj", f"{LINK}width"
+    table = (
+        results().rename(columns={"acc": quality, "energy_mj": cost, "width": width}).replace({"op": {"conv": LINK}})
+    )
+    changes = (
+        ('{ acc = "max", energy_mj =', f'{{ {json.dumps(quality)} = "max", {json.dumps(cost)} ='),
+        ('test = { acc = "acc_held_out" }', ""),
+        ('["acc", "energy_mj"]', json.dumps([quality, cost])),
+        ('"width"', json.dumps(width)),
+    )
+    run = nas.search(write_run(tmp_path, *changes, table=table), tmp_path / "run")
+    page = tab()
+    page.open((run.folder / REPORT).as_uri())
+    page.until("document.querySelectorAll('#front .point').length && document.querySelector('#genes .bartext')")
+    x, y, *_ = members(page)[-1]
+    page.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    hovered = page.until("document.querySelector('#front .hoverlayer')?.textContent")
+    assert f"{quality} " in hovered
+    assert f"{width} " in hovered
+    assert quality in page.evaluate("document.querySelector('#front .ytitle').textContent")
+    assert cost in page.evaluate("document.querySelector('#front .xtitle').textContent")
+    assert width in page.evaluate("document.querySelector('#genes').textContent")
+    assert f"op {LINK}" in page.evaluate("document.querySelector('#panel').textContent").replace("op<", "op <")
+    assert page.evaluate("document.querySelectorAll('svg a').length") == 0
+    assert page.complaints == []
