@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help search test test-all faults check format bench clean
+.PHONY: help search test test-all faults tutorial check format bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -11,6 +11,7 @@ help:
 	@echo "make test      run the tests"
 	@echo "make test-all  run the tests, slow ones included"
 	@echo "make faults    inject faults into searches, and print the table of docs/reliability.md (half an hour)"
+	@echo "make tutorial  run docs/tutorial.md in a fresh clone, and quote what it prints (an hour or two)"
 	@echo "make check     lint, format check and types"
 	@echo "make format    format the code"
 	@echo "make bench     run the benchmarks that need neither a run nor a GPU"
@@ -52,6 +53,9 @@ check: $(VENV)/installed-dev
 # The root comes first: tests/ has folders with the names of packages.
 faults: $(VENV)/installed-dev postgres
 	PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/faults/faults_table.py $(FAULTS)
+
+tutorial:
+	$(PYTHON) benchmarks/tutorial.py --write $(TUTORIAL)
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .

@@ -15,9 +15,9 @@ from nas.options import (
     EventsOption,
     FormatOption,
     ImagesOption,
-    KeyArgument,
     QuietOption,
     RunArgument,
+    SelectArgument,
     TrainersOption,
     given,
     resumable,
@@ -33,7 +33,7 @@ NeuronOption = Annotated[
 
 def export(
     run: RunArgument,
-    key: KeyArgument,
+    key: SelectArgument,
     out: Annotated[Path, typer.Argument(help="Folder to write, new or empty.")],
     format_: Annotated[str, typer.Option("--format", help="spikefront, public-spikformer or onnx.")] = "spikefront",
 ) -> None:

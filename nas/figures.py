@@ -7,11 +7,14 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from nas.page import BLUE, GREEN, GREY, LAYOUT, LOG_FROM, ORANGE, YELLOW, label
+from nas.page import BLUE, GREEN, GREY, LAYOUT, LOG_FROM, ORANGE, PURPLE, YELLOW, label
 from nas.results import hypervolume_curve
 from nas.run import Run
 from nas.workers import LOCAL_GROUP
-from spaces import LAYER_GENES, SearchSpace
+from spaces import LAYER_GENES, Architecture, SearchSpace
+
+LARGEST, BY_HAND = "largest architecture", "hand-made reference"
+"""Names of the traces of two architectures of the space that the front is compared with."""
 
 SELECTED = "selected"
 """Name of the trace that marks what the reader has chosen; the page's script fills it."""
@@ -27,7 +30,7 @@ def axes(run: Run) -> tuple[str, str]:
 
 
 def front_figure(run: Run, search: pd.DataFrame, random: pd.DataFrame, front: pd.DataFrame) -> go.Figure:
-    """Return all evaluations, the fronts of search and baseline, and the largest architecture if it was scored."""
+    """Return all evaluations, the fronts of search and baseline, and what else they are compared with."""
     x, y = axes(run)
     figure = go.Figure()
     hidden = search[~search["is_pareto"] & search["feasible"]]
@@ -44,11 +47,12 @@ def front_figure(run: Run, search: pd.DataFrame, random: pd.DataFrame, front: pd
         on_test = scored.assign(**{name: scored[f"test_{name}"] for name in run.objectives})
         open_circle = {"color": BLUE, "size": 9, "symbol": "circle-open"}
         groups.append(("the same networks, test split", on_test, "markers", open_circle))
-    largest = largest_architecture(run)
+    largest, by_hand = largest_architecture(run), reference_architecture(run)
     if len(run.objectives) > 1:
-        groups.append(("largest architecture", largest, "markers", {"color": GREEN, "size": 13, "symbol": "star"}))
+        groups.append((LARGEST, largest, "markers", {"color": GREEN, "size": 13, "symbol": "star"}))
+        groups.append((BY_HAND, by_hand, "markers", {"color": PURPLE, "size": 12, "symbol": "diamond"}))
     for name, frame, mode, marker in groups:
-        if name in ("violates constraints", "largest architecture") and frame.empty:
+        if name in ("violates constraints", LARGEST, BY_HAND) and frame.empty:
             continue
         rows = frame.sort_values(x)
         figure.add_trace(
@@ -67,7 +71,7 @@ def front_figure(run: Run, search: pd.DataFrame, random: pd.DataFrame, front: pd
     ring = {"color": YELLOW, "size": 19, "symbol": "circle-open", "line": {"width": 3}}
     figure.add_trace(go.Scatter(x=[], y=[], mode="markers", name=SELECTED, marker=ring, hoverinfo="skip"))
     figure.update_layout(xaxis_title=label(x), yaxis_title=label(y), hovermode="closest", **LAYOUT)
-    shown = pd.concat([search[x], largest[x]]) if len(run.objectives) > 1 else search[x]
+    shown = pd.concat([search[x], largest[x], by_hand[x]]) if len(run.objectives) > 1 else search[x]
     low, high = shown.min(), shown.max()
     if len(run.objectives) > 1 and low > 0 and high > LOG_FROM * low:
         figure.update_xaxes(type="log", exponentformat="e", dtick="D1" if high < 100 * low else 1)
@@ -76,8 +80,24 @@ def front_figure(run: Run, search: pd.DataFrame, random: pd.DataFrame, front: pd
 
 def largest_architecture(run: Run) -> pd.DataFrame:
     """Return the row of the space's largest architecture, or none if it was not scored, or failed."""
+    return _compared(run, run.space.largest() if isinstance(run.space, SearchSpace) else None)
+
+
+def reference_architecture(run: Run) -> pd.DataFrame:
+    """Return the row of what the space names to compare with, or none if there is none, or its scoring failed.
+
+    Columns ``test_`` with an objective behind are on the test split, if it was scored there.
+    """
+    found = _compared(run, run.by_hand)
+    test = run.evaluations("test") if len(found) and run.test_columns else found
+    scores = test.loc[(test["state"] == "complete") & test["key"].isin(found["key"]), ["key", *run.objectives]]
+    return found.merge(scores.rename(columns={n: f"test_{n}" for n in run.objectives}), on="key", how="left")
+
+
+def _compared(run: Run, architecture: Architecture | None) -> pd.DataFrame:
     frame = run.evaluations("reference")
-    return frame[frame["state"] == "complete"].head(1)
+    named = frame["key"] == architecture.key if architecture is not None else False
+    return frame[named & (frame["state"] == "complete")]
 
 
 def _hover(run: Run, row: pd.Series[Any]) -> str:

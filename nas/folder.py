@@ -19,7 +19,7 @@ from typing import IO, Any
 from evaluators import MODEL_METRICS, EnergyModel, Sense, model_files, parse_energy_model, read_energy_tables
 from nas.config import RunConfig, parse_recipe
 from nas.sections import LIMITS
-from spaces import InputError, SearchSpace, Space, TableSpace
+from spaces import Architecture, InputError, SearchSpace, Space, TableSpace
 from supernet.files import INDEX, write_atomically
 
 RUN = "run.json"
@@ -56,8 +56,8 @@ def create_folder(
         space: Its space, with the input shape of its images.
         data_dir: Folder of images and tables, or None.
         record: What the run owns from now on, of ``images`` and ``table`` (their fingerprints),
-            ``energy_models`` (tables of the user's models by name), ``warm_start`` (what it begins with), and
-            ``metrics`` (their senses by name, in order).
+            ``energy_models`` (tables of the user's models by name), ``reference`` (what the space names to compare
+            with), ``warm_start`` (what it begins with), and ``metrics`` (their senses by name, in order).
 
     Raises:
         InputError: If the folder cannot be written, or belongs to another recipe.
@@ -70,6 +70,7 @@ def create_folder(
         "energy_models": {},
         "images": None,
         "table": None,
+        "reference": None,
         "warm_start": None,
         "metrics": None,
         **(record or {}),
@@ -186,12 +187,13 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder} is not a run folder: it has no {RUN}; start one with `nas search`") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
-    own = {"energy_models", "images", "table", "warm_start", "metrics"}
+    own = {"energy_models", "images", "table", "reference", "warm_start", "metrics"}
     keys = {"format", "id", "recipe", "space", "data_dir", "facts", *own}
     tables = ("recipe", "space", "facts")
     if isinstance(values, dict):
         values.setdefault("energy_models", None)  # a folder from before runs owned them
         values.setdefault("table", None)  # or from before there were any
+        values.setdefault("reference", None)
         values.setdefault("warm_start", None)
         values.setdefault("metrics", None)
         if isinstance(values.get("recipe"), dict) and isinstance(values["recipe"].get("search"), dict):
@@ -200,7 +202,9 @@ def read_run(folder: Path) -> dict[str, Any]:
     if (
         not isinstance(values, dict)
         or set(values) != keys
-        or not all(isinstance(values[name], dict | None) for name in ("energy_models", "warm_start", "metrics"))
+        or not all(
+            isinstance(values[name], dict | None) for name in ("energy_models", "reference", "warm_start", "metrics")
+        )
         or values["format"] != _FORMAT
         or not all(isinstance(values[name], dict) for name in tables)
         or not set(values["facts"]) >= _FACTS
@@ -243,9 +247,11 @@ def open_recipe(folder: Path) -> tuple[RunConfig, Space]:
     """Return recipe and space of a run folder."""
     values = read_run(folder)
     config = parse_recipe(values["recipe"], str(folder / RUN))
-    kind = SearchSpace if config.table is None else TableSpace
     try:
-        return config, kind.from_dict(values["space"])
+        if config.table is not None:
+            return config, TableSpace.from_dict(values["space"])
+        space, reference = SearchSpace.from_dict(values["space"]), values["reference"]
+        return config, space.with_reference(None if reference is None else Architecture.from_dict(reference))
     except InputError as error:
         raise InputError(f"{folder / RUN}: {error}") from None
 

@@ -17,6 +17,9 @@ FormatOption = Annotated[Format, typer.Option("-f", "--format", help="How to pri
 RecipeArgument = Annotated[str, typer.Argument(help="Recipe name, or path of a .toml file.")]
 RunArgument = Annotated[Path, typer.Argument(help="Run folder.")]
 KeyArgument = Annotated[str, typer.Argument(help="Key of an evaluated architecture, or how it begins.")]
+SelectArgument = Annotated[
+    str, typer.Argument(help="Key of an evaluated architecture, how it begins, reference, or a rule of nas pick.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder; runs/<recipe> by default.")]
 DataOption = Annotated[

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from nas.run import Run
 
 _BOUND = re.compile(r"([^<>=]+)(>=|<=)([^<>=]+)")
-_RULES = 'knee, weights:0.7,0.3, asf:0.7,0.3, bounds with a goal such as "accuracy>=0.9,min:energy_mj", or a key'
+_KNEE_RULE = "knee"
+_RULES = (
+    'knee, weights:0.7,0.3, asf:0.7,0.3, bounds with a goal such as "accuracy>=0.9,min:energy_mj" or '
+    '"accuracy>=0.9,knee", reference, or a key'
+)
+
+REFERENCE_KEY = "reference"
+"""What stands for the key of the architecture that a space names to compare with."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,8 @@ def pick(run: Run, select: str) -> Pick:
             ``weights:W1,W2,…``: the member whose pseudo-weights are the nearest, a weight per objective in order.
             ``asf:W1,W2,…``: the member whose largest weighted distance to the best of each objective is the least.
             ``METRIC>=BOUND,METRIC<=BOUND,…,min:METRIC`` or ``max:METRIC``: of the feasible evaluations within all
-            bounds the best in the last metric. Anything else is a key, or how one begins.
+            bounds the best in the last metric. ``METRIC>=BOUND,…,knee``: the knee of those members of the front.
+            ``reference``: what the space names to compare with. Anything else is a key, or how one begins.
 
     Raises:
         InputError: If nothing is feasible, the rule is none, nothing is within the bounds, or a key names nothing.
@@ -133,17 +141,22 @@ def _pick(run: Run, select: str) -> Pick:
     feasible = frame[frame["feasible"]].reset_index(drop=True)
     F = shares(front[list(objectives)].to_numpy(dtype=np.float64), _maximised(objectives))
     kind, colon, rest = select.strip().partition(":")
-    if select.strip() == "knee":
+    if select.strip() == _KNEE_RULE:
         row, reason = front.iloc[knee(F)], _KNEE if len(front) > 2 else _FEW
     elif colon and kind == "weights":
         row, reason = front.iloc[nearest_weights(F, _weights(rest, objectives))], "its pseudo-weights are the nearest"
     elif colon and kind == "asf":
         row, reason = front.iloc[least_regret(F, _weights(rest, objectives))], _ASF
-    elif any(sign in select for sign in "<>=:,"):
-        row, reason = _bounded(select, feasible, run.metrics, objectives)
+    elif is_rule(select):
+        row, reason = _bounded(select, feasible, front, run.metrics, objectives)
     else:
         row, reason = _named(select.strip(), feasible, run), "as asked for"
     return _picked(run, select.strip(), reason, row, front)
+
+
+def is_rule(select: str) -> bool:
+    """Return whether something picks by a rule, and not by a key."""
+    return select.strip() == _KNEE_RULE or any(sign in select for sign in "<>=:,")
 
 
 _KNEE = "leaving it for any other member gives up most for what it gains"
@@ -170,23 +183,30 @@ def _weights(text: str, objectives: Mapping[str, Sense]) -> np.ndarray[Any, np.d
 
 
 def _bounded(
-    text: str, feasible: pd.DataFrame, metrics: Sequence[str], objectives: Mapping[str, Sense]
+    text: str, feasible: pd.DataFrame, front: pd.DataFrame, metrics: Sequence[str], objectives: Mapping[str, Sense]
 ) -> tuple[pd.Series, str]:
-    """Return the best row within bounds, and why it is that."""
+    """Return the best row within bounds, or the knee of the front there, and why it is that."""
     bounds, (sense, goal) = _parse(text, metrics)
-    within = feasible[violations(feasible, bounds) == 0] if bounds else feasible
+    pool, what = (front, "members of the front") if sense == _KNEE_RULE else (feasible, "feasible evaluations")
+    within = pool[violations(pool, bounds) == 0] if bounds else pool
     if within.empty:
-        raise InputError(_unreachable(feasible, bounds))
+        raise InputError(_unreachable(pool, bounds, what))
+    kept = f"{len(within)} of {len(pool)} {what}"
+    kept += f" with {' and '.join(map(_bound, bounds))}" if bounds else ""
+    if sense == _KNEE_RULE:
+        points = within[list(objectives)].to_numpy(dtype=np.float64)
+        return within.iloc[
+            knee(shares(points, _maximised(objectives)))
+        ], f"of {kept}, {_KNEE if len(within) > 2 else _FEW}"
     order = [goal, *(name for name in objectives if name != goal)]
     ascending = [sense == "min", *(objectives[name] == "min" for name in order[1:])]
     row = within.sort_values([*order, "number"], ascending=[*ascending, True]).iloc[0]
     least = "least" if sense == "min" else "most"
-    kept = f"{len(within)} of {len(feasible)} feasible evaluations with {' and '.join(map(_bound, bounds))}"
-    return row, f"the {least} {goal} of {kept if bounds else f'{len(feasible)} feasible evaluations'}"
+    return row, f"the {least} {goal} of {kept}"
 
 
 def _parse(text: str, metrics: Sequence[str]) -> tuple[list[Constraint], tuple[str, str]]:
-    """Return the bounds of a rule, and its goal: min or max, and a metric."""
+    """Return the bounds of a rule, and its goal: min or max, and a metric, or a knee."""
     bounds, goals = [], []
     for part in (piece.strip() for piece in text.split(",")):
         found = _BOUND.fullmatch(part)
@@ -196,6 +216,9 @@ def _parse(text: str, metrics: Sequence[str]) -> tuple[list[Constraint], tuple[s
             if value is None:
                 raise InputError(f"a bound must be a finite number, as in accuracy>=0.9, got {part!r}")
             bounds.append(Constraint(metric, value, found[2] == "<="))
+        elif part == _KNEE_RULE:
+            goals.append((_KNEE_RULE, ""))
+            continue
         elif colon and sense.strip() in ("min", "max"):
             metric = metric.strip()
             goals.append((sense.strip(), metric))
@@ -222,7 +245,7 @@ def _bound(constraint: Constraint, value: str | None = None) -> str:
     return f"{constraint.metric}{'<=' if constraint.upper else '>='}{value or f'{constraint.bound:.10g}'}"
 
 
-def _unreachable(feasible: pd.DataFrame, bounds: Sequence[Constraint]) -> str:
+def _unreachable(feasible: pd.DataFrame, bounds: Sequence[Constraint], what: str) -> str:
     """Return that nothing is within bounds, and what comes nearest."""
     nearest = feasible.iloc[int(violations(feasible, bounds).argmin())]
     found = {each.metric: float(nearest[each.metric]) for each in bounds}
@@ -231,7 +254,7 @@ def _unreachable(feasible: pd.DataFrame, bounds: Sequence[Constraint]) -> str:
     ]
     values = ", ".join(f"{name} {value:.6g}" for name, value in found.items())
     return (
-        f"none of {len(feasible)} feasible evaluations has {' and '.join(map(_bound, bounds))}; the nearest is "
+        f"none of {len(feasible)} {what} has {' and '.join(map(_bound, bounds))}; the nearest is "
         f"{nearest['key']} with {values}, which {','.join(map(_offer, offered))} would find"
     )
 
@@ -243,8 +266,11 @@ def _offer(constraint: Constraint) -> str:
 
 
 def _named(key: str, feasible: pd.DataFrame, run: Run) -> pd.Series:
-    """Return the row of a key, or of how one begins."""
+    """Return the row of a key, of how one begins, or of what the space is compared with."""
     full = run.architecture(key).key if key else ""
+    if key == REFERENCE_KEY:
+        others = run.evaluations("reference")
+        feasible = others[others["feasible"]]
     rows = feasible[feasible["key"] == full]
     if rows.empty:
         raise InputError(f"--select must be {_RULES} of a feasible evaluation of the search, got {key!r}")

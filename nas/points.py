@@ -10,7 +10,7 @@ import pandas as pd
 
 from evaluators import EnergyModel, OperationCounts
 from nas.energy import KINDS, by_kind, layers_frame
-from nas.figures import axes, largest_architecture
+from nas.figures import axes, largest_architecture, reference_architecture
 from nas.run import Run
 from spaces import LAYER_GENES, SearchSpace
 
@@ -34,6 +34,7 @@ def page_data(
     named = (
         (frames["front"], "on the front of the search"),
         (largest_architecture(run), "the largest architecture of the space"),
+        (reference_architecture(run), "the hand-made reference of the space"),
         (frames["random"][frames["random"]["is_pareto"]], "on the front of random search"),
         (frames["search"], "evaluated by the search"),
     )

@@ -20,6 +20,7 @@ from nas.figures import (
     idle_figure,
     idle_shares,
     largest_architecture,
+    reference_architecture,
 )
 from nas.gene_shares import gene_shares, shares_figure, telling
 from nas.page import data_html, facts_html, figure_html, web_file, write_page
@@ -97,16 +98,27 @@ def _summary(run: Run, frames: Mapping[str, pd.DataFrame]) -> str:
     ]
     if len(random):
         parts[-1] += f", random search with {len(random)} evaluations {run.hypervolume('random'):.4f}"
-    return " ".join(parts) + "." + _against_largest(run, front)
+    return (
+        " ".join(parts)
+        + "."
+        + "".join(
+            _against(run, front, rows, what)
+            for rows, what in (
+                (largest_architecture(run), "largest architecture"),
+                (reference_architecture(run), "hand-made reference"),
+            )
+        )
+    )
 
 
-def _against_largest(run: Run, front: pd.DataFrame) -> str:
-    """Return in a sentence what the front has beside the largest architecture, nothing without one."""
-    largest = largest_architecture(run)
-    if largest.empty or list(run.objectives.values()) != ["max", "min"]:
+def _against(run: Run, front: pd.DataFrame, rows: pd.DataFrame, what: str) -> str:
+    """Return in a sentence what the front has beside another architecture of the space, nothing without one."""
+    if rows.empty or list(run.objectives.values()) != ["max", "min"]:
         return ""
-    (quality, cost), row = run.objectives, largest.iloc[0]
-    text = f" The largest architecture of the space has {quality} {row[quality]:.4f} at {cost} {row[cost]:.4g}"
+    (quality, cost), row = run.objectives, rows.iloc[0]
+    tested = row.get(f"test_{quality}")
+    on_test = f" ({tested:.4f} on the test split)" if run.test_columns and pd.notna(tested) else ""
+    text = f" The {what} of the space has {quality} {row[quality]:.4f}{on_test} at {cost} {row[cost]:.4g}"
     as_good = front[front[quality] >= row[quality]].sort_values(cost)
     if as_good.empty or not row[cost] > 0:
         return f"{text}."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +15,8 @@ from nas.address import Address, parse_address
 from nas.backend import Storage, open_run_storage
 from nas.constraints import Constraint, parse_constraints, violations
 from nas.drivers import Driver, find_leader
-from nas.evaluation import SplitName
 from nas.folder import LINK, RUN, STORE, open_energy_models, open_recipe, read_run, recorded_senses
-from nas.pick import Pick, pick
+from nas.pick import REFERENCE_KEY, Pick, is_rule, pick
 from nas.results import evaluations_frame, front_frame, hypervolume
 from nas.run_comparison import compare_runs
 from nas.soundness import REFERENCE, RERANKING, WARM, check_directions, check_file, sound_attributes, sound_trials
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     from evaluators import OperationCounts
     from nas.export import Exported
     from supernet.checkpoint import Checkpoint
-    from supernet.data import ImageData, Split
+    from supernet.data import ImageData
     from supernet.spikformer import Spikformer
 
 
@@ -186,6 +184,10 @@ class Run:
         """Return one architecture, and what taking it gives up next to its neighbours; see :func:`nas.pick.pick`."""
         return pick(self, select)
 
+    def key(self, select: str) -> str:
+        """Return the key of what is named as for :meth:`architecture`, or picked by a rule of :meth:`pick`."""
+        return self.pick(select).key if is_rule(select) else self.architecture(select).key
+
     @property
     def reference(self) -> dict[str, float] | None:
         """Recorded reference point of the hypervolume by objective, or None before the search."""
@@ -269,8 +271,13 @@ class Run:
             f"{nearest['key']} with {values}"
         )
 
+    @property
+    def by_hand(self) -> Architecture | None:
+        """The architecture that its space names to compare with; None without one, and for a table."""
+        return self.space.reference if isinstance(self.space, SearchSpace) else None
+
     def architecture(self, key: str) -> Genotype:
-        """Return the architecture of a key, or of the beginning of a key that no other shares.
+        """Return the architecture of a key, of the beginning of a key that no other shares, or the ``reference``.
 
         Raises:
             InputError: If this run has evaluated no such architecture, or several.
@@ -280,12 +287,13 @@ class Run:
     def _architectures(self, keys: Sequence[str]) -> list[Genotype]:
         """Return architectures by keys as of :meth:`architecture`, and read the trials once."""
         evaluated = [read_architecture(trial, self.space) for study in STUDIES for trial in self._trials(study)]
-        architectures = []
-        for key in keys:
+        architectures, by_hand = [], self.by_hand
+        for name in keys:
+            key = by_hand.key if by_hand is not None and name == REFERENCE_KEY else name
             found = {a.key: a for a in evaluated if key and a.key.startswith(key)}
             if len(found) != 1:
                 raise InputError(
-                    f"a key must name one evaluated architecture, but {key!r} names {len(found)} in {self.folder}; "
+                    f"a key must name one evaluated architecture, but {name!r} names {len(found)} in {self.folder}; "
                     "`nas front` lists keys"
                 )
             architectures.append(found.popitem()[1])
@@ -348,19 +356,9 @@ class Run:
         Raises:
             InputError: If a key, the supernet or the images are not right, or the network cannot be run.
         """
-        from nas.scoring import Scorer, build_job
+        from nas.recounting import count_operations
 
-        architectures = self.networks(keys)
-        job = build_job(self.config, self.data, self.supernet())
-        splits: dict[SplitName, Split] = {"validation": job.splits["validation"].head(images)}
-        job = replace(job, metrics=(), options={}, splits=splits, calibration=job.calibration.head(calibration))
-        try:
-            outcomes = Scorer(job).outcomes(architectures)
-        except InputError:
-            raise
-        except (RuntimeError, MemoryError, ValueError, ArithmeticError) as error:
-            raise InputError(f"operations cannot be counted: {type(error).__name__}: {error}") from error
-        return {a.key: outcome.operations for a, outcome in zip(architectures, outcomes, strict=True)}
+        return count_operations(self, keys, images, calibration)
 
     def load(self, key: str) -> Spikformer:
         """Return an evaluated architecture as a network: inherited weights, BatchNorm calibrated, evaluation mode.
@@ -380,7 +378,7 @@ class Run:
         """Write an evaluated architecture as a network of its own, scored on the test split; see docs/export.md.
 
         Args:
-            key: As of :meth:`architecture`.
+            key: As of :meth:`key`.
             out: Folder, which must not exist or be empty; it appears whole or not at all.
             target: Format: ``spikefront``, ``public-spikformer`` or ``onnx``.
 
@@ -389,7 +387,7 @@ class Run:
         """
         from nas.export_run import export_run
 
-        return export_run(self, key, out, target)
+        return export_run(self, self.key(key), out, target)
 
 
 def check_store(folder: Path, storage: Address | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from math import prod
@@ -34,11 +34,14 @@ class SearchSpace:
         name: How recipes and run folders call the space.
         genes: Genes by name, in the order of the encoding.
         skeleton: What all architectures of the space share.
+        reference: Architecture of the space that one would have built by hand, to compare with, or None; spaces with
+            other ones are equal.
     """
 
     name: str
     genes: Mapping[str, Gene]
     skeleton: Skeleton
+    reference: Architecture | None = field(default=None, compare=False)
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -213,8 +216,18 @@ class SearchSpace:
         """Return the same space for images of another size, channel count or class count."""
         return replace(self, skeleton=self.skeleton.with_input(image_size, in_channels, num_classes))
 
+    def with_reference(self, reference: Architecture | None) -> SearchSpace:
+        """Return the same space with another architecture to compare with.
+
+        Raises:
+            InputError: If the space has no such architecture.
+        """
+        if reference is not None:
+            self.encode(reference)
+        return replace(self, reference=reference)
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the space as the plain values of its TOML file; ``from_dict`` reads them back."""
+        """Return the space as the plain values of its TOML file but for its reference; ``from_dict`` reads them."""
         return {
             "name": self.name,
             "skeleton": self.skeleton.to_dict(),
@@ -229,10 +242,12 @@ class SearchSpace:
             InputError: If a key is missing or unknown, or a value breaks a rule.
         """
         known = {"name", "skeleton", "genes"}
-        if set(values) != known:
-            raise InputError(f"a space has exactly the keys {sorted(known)}, got {sorted(values)}")
-        for table in ("skeleton", "genes"):
-            if not isinstance(values[table], Mapping):
+        if set(values) - {"reference"} != known:
+            raise InputError(
+                f"a space has exactly the keys {sorted(known)}, perhaps a reference, got {sorted(map(str, values))}"
+            )
+        for table in ("skeleton", "genes", "reference"):
+            if not isinstance(values.get(table, {}), Mapping):
                 raise InputError(f"{table} must be a table, got {values[table]!r}")
         if not isinstance(values["name"], str) or not values["name"]:
             raise InputError(f"name must be a non-empty text, got {values['name']!r}")
@@ -245,4 +260,25 @@ class SearchSpace:
                 f"got {sorted(values['skeleton'])}"
             )
         skeleton = Skeleton(**values["skeleton"])
-        return cls(values["name"], parse_genes(values["genes"], skeleton.neuron), skeleton)
+        space = cls(values["name"], parse_genes(values["genes"], skeleton.neuron), skeleton)
+        return space._with_reference_genes(values["reference"]) if "reference" in values else space
+
+    def _with_reference_genes(self, genes: Mapping[str, Any]) -> SearchSpace:
+        """Return the same space with the reference that has these genes; those of layers once, or one per layer.
+
+        Raises:
+            InputError: If a gene is missing, unknown or not one of its choices.
+        """
+        names = (*NETWORK_GENES, *LAYER_GENES)
+        if set(genes) != set(names):
+            raise InputError(f"reference must have exactly the genes {list(names)}, got {sorted(map(str, genes))}")
+        depth = self.genes["depth"].choices[self.genes["depth"].index(genes["depth"])]
+        columns = {gene: genes[gene] for gene in NETWORK_GENES}
+        for gene in LAYER_GENES:
+            given = genes[gene] if isinstance(genes[gene], list) else [genes[gene]] * int(depth)
+            if len(given) != depth:
+                raise InputError(
+                    f"{gene} of the reference must be one value, or one for each of {depth} layers, got {given!r}"
+                )
+            columns |= {f"{gene}_{layer}": value for layer, value in enumerate(given)}
+        return self.with_reference(Architecture.from_genes(columns))
