@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from nas.page import BLUE, GREEN, GREY, LAYOUT, LOG_FROM, ORANGE, PURPLE, YELLOW, label
-from nas.results import hypervolume_curve
+from nas.results import hypervolume_curve, with_test
 from nas.run import Run
 from nas.workers import LOCAL_GROUP
 from spaces import LAYER_GENES, Architecture, SearchSpace
@@ -84,20 +84,15 @@ def largest_architecture(run: Run) -> pd.DataFrame:
 
 
 def reference_architecture(run: Run) -> pd.DataFrame:
-    """Return the row of what the space names to compare with, or none if there is none, or its scoring failed.
-
-    Columns ``test_`` with an objective behind are on the test split, if it was scored there.
-    """
-    found = _compared(run, run.by_hand)
-    test = run.evaluations("test") if len(found) and run.test_columns else found
-    scores = test.loc[(test["state"] == "complete") & test["key"].isin(found["key"]), ["key", *run.objectives]]
-    return found.merge(scores.rename(columns={n: f"test_{n}" for n in run.objectives}), on="key", how="left")
+    """Return the row of what the space names to compare with, or none if there is none, or its scoring failed."""
+    return _compared(run, run.by_hand)
 
 
 def _compared(run: Run, architecture: Architecture | None) -> pd.DataFrame:
     frame = run.evaluations("reference")
     named = frame["key"] == architecture.key if architecture is not None else False
-    return frame[named & (frame["state"] == "complete")]
+    test = run.evaluations("test") if run.test_columns else None
+    return with_test(frame[named & (frame["state"] == "complete")], test, run.objectives)
 
 
 def _hover(run: Run, row: pd.Series[Any]) -> str:

@@ -14,6 +14,7 @@ import pandas as pd
 from evaluators import Sense
 from nas.constraints import Constraint, violations
 from nas.decision import knee, least_regret, nearest_weights, neighbours, shares
+from nas.results import with_test
 from spaces import InputError
 
 if TYPE_CHECKING:
@@ -270,7 +271,7 @@ def _named(key: str, feasible: pd.DataFrame, run: Run) -> pd.Series:
     full = run.architecture(key).key if key else ""
     if key == REFERENCE_KEY:
         others = run.evaluations("reference")
-        feasible = others[others["feasible"]]
+        feasible = with_test(others[others["feasible"]], run.evaluations("test"), run.objectives)
     rows = feasible[feasible["key"] == full]
     if rows.empty:
         raise InputError(f"--select must be {_RULES} of a feasible evaluation of the search, got {key!r}")
@@ -294,6 +295,6 @@ def _picked(run: Run, rule: str, reason: str, row: pd.Series, front: pd.DataFram
     on_front = front[front["key"] == row["key"]]
     ordered = dict.fromkeys([*names, *run.metrics])
     metrics = {name: float(row[name]) for name in ordered}
-    tested = on_front.iloc[0] if len(on_front) else pd.Series(dtype=object)
+    tested = on_front.iloc[0] if len(on_front) else row
     metrics |= {name: float(tested[name]) for name in run.test_columns if pd.notna(tested.get(name))}
     return Pick(str(row["key"]), rule, reason, metrics, tuple(names), len(on_front) > 0, tuple(found))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import moocore
 import numpy as np
@@ -98,12 +98,17 @@ def front_frame(
         test: Frame of the same architectures on the test split, perhaps empty; None if there is no such split.
         objectives: Objectives in order, each with its sense.
     """
-    front = evaluations[evaluations["is_pareto"]]
-    if test is not None:
-        front = front.join(test.set_index("key")[list(objectives)].add_prefix("test_"), on="key")
+    front = with_test(evaluations[evaluations["is_pareto"]], test, objectives)
     first, sense = next(iter(objectives.items()))
     front = front.sort_values([first, "number"], ascending=[sense == "min", True])
     return front.reset_index(drop=True)
+
+
+def with_test(frame: pd.DataFrame, test: pd.DataFrame | None, objectives: Iterable[str]) -> pd.DataFrame:
+    """Return rows with ``test_`` columns behind, where they were scored on the test split, if there is one."""
+    if test is None:
+        return frame
+    return frame.join(test.set_index("key")[list(objectives)].add_prefix("test_"), on="key")
 
 
 def hypervolume(

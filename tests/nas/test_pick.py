@@ -9,6 +9,7 @@ from test_cli_refusals import refused
 from test_table_runs import results, write_run
 
 import nas
+from nas.decision import knee, shares
 from nas.results import non_dominated
 from spaces import InputError
 
@@ -216,3 +217,21 @@ def test_changes_lead_from_the_pick_to_its_neighbours(known):
         assert row.energy_mj == pytest.approx(picked["energy_mj"] + row.change_energy_mj)
     points = frame[["acc", "energy_mj"]].to_numpy(dtype=float)
     assert non_dominated(points, {"acc": "max", "energy_mj": "min"}).all()
+
+
+def test_a_knee_within_bounds_is_that_of_the_part_of_the_front_that_keeps_them(known):
+    front = known.front()
+    bound = float(front["energy_mj"].iloc[2])  # the third dearest
+    within = front[front["energy_mj"] <= bound]
+    picked = known.pick(f"energy_mj<={bound},knee")
+    F = shares(within[["acc", "energy_mj"]].to_numpy(dtype=float), [True, False])
+    assert picked.key == within["key"].iloc[knee(F)]
+    assert picked.reason.startswith(f"of {len(within)} of {len(front)} members of the front with energy_mj<=")
+    assert picked.reason.endswith("gives up most for what it gains")
+    assert {each.key for each in picked.neighbours} <= set(front["key"])
+    dearest = float(front["energy_mj"].iloc[0])
+    assert known.pick(f"energy_mj>={dearest},knee").key == front["key"].iloc[0]
+    with pytest.raises(InputError, match=r"none of \d+ members of the front has acc>=2; the nearest is"):
+        known.pick("acc>=2,knee")
+    with pytest.raises(InputError, match=r"one goal, as in accuracy>=0\.9,min:energy_mj, got 2 goals"):
+        known.pick("acc>=0.5,knee,min:energy_mj")

@@ -183,3 +183,66 @@ def test_a_table_must_be_a_table(tiny_values, table):
     tiny_values[table] = 3
     with pytest.raises(InputError, match=f"{table} must be a table, got 3"):
         SearchSpace.from_dict(tiny_values)
+
+
+REFERENCE = """
+[reference]
+embed_dim = 24
+timesteps = 2
+depth = 3
+mlp_ratio = [1, 1, 1.5]
+num_heads = 2
+v_threshold = 1
+tau = 2
+"""
+
+
+@pytest.mark.parametrize("name", space_names())
+def test_a_named_space_has_a_reference_as_the_published_networks_are_set(name):
+    reference = load_space(name).reference
+    assert reference in load_space(name)
+    assert reference.timesteps == 4
+    assert {(layer.v_threshold, layer.tau) for layer in reference.layers} == {(1.0, 2.0)}
+    assert len(set(reference.layers)) == 1
+
+
+def test_the_reference_of_the_published_space_is_spikformer_4_384():
+    reference = load_space("auto-spikformer").reference
+    assert (reference.embed_dim, reference.depth) == (384, 4)
+    assert (reference.layers[0].mlp_ratio, reference.layers[0].num_heads) == (4.0, 12)
+
+
+def test_a_reference_has_one_value_for_all_layers_or_one_for_each(write):
+    space = load_space(write(OWN + REFERENCE))
+    assert [layer.mlp_ratio for layer in space.reference.layers] == [1.0, 1.0, 1.5]
+    assert [layer.num_heads for layer in space.reference.layers] == [2, 2, 2]
+    assert space.with_input(32, 3, 10).reference == space.reference
+    assert load_space(write(OWN)).reference is None
+    assert space == load_space(write(OWN))  # which networks there are does not depend on it
+    assert SearchSpace.from_dict(space.to_dict()).reference is None
+    with pytest.raises(InputError, match="embed_dim must be one of"):
+        space.with_reference(load_space("digits").reference)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("tau = 2\n", "", r"reference must have exactly the genes .*, got \['depth'"),
+        ("tau = 2\n", "tau = 2\nwidth = 3\n", r"reference must have exactly the genes .*'width'\]"),
+        ("depth = 3", "depth = 2", r"depth must be one of \[1, 3\], got 2"),
+        ("depth = 3", "depth = [3]", r"depth must be one of \[1, 3\], got \[3\]"),
+        ("[1, 1, 1.5]", "[1, 1.5]", r"mlp_ratio of the reference must be one value, or one for each of 3 layers"),
+        ("num_heads = 2", "num_heads = 4", r"num_heads must be one of \[1, 2\], got 4"),
+        ("num_heads = 2", "num_heads = true", r"num_heads must be a finite number, got True"),
+        ("v_threshold = 1", "v_threshold = 'one'", r"v_threshold must be a finite number, got 'one'"),
+    ],
+)
+def test_a_reference_that_breaks_a_rule_is_refused(write, old, new, message):
+    assert old in REFERENCE
+    with pytest.raises(InputError, match=rf"own\.toml: {message}"):
+        load_space(write(OWN + REFERENCE.replace(old, new)))
+
+
+def test_a_reference_must_be_a_table(write):
+    with pytest.raises(InputError, match=r"reference must be a table, got 'large'"):
+        load_space(write('reference = "large"\n' + OWN))
