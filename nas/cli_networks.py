@@ -25,6 +25,8 @@ from nas.options import (
 from nas.printing import Format, print_frame
 
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of an exported network.")]
+OutArgument = Annotated[Path, typer.Argument(help="Folder to write, new or empty.")]
+FormatOfExport = Annotated[str, typer.Option("--format", help="spikefront, public-spikformer or onnx.")]
 NeuronOption = Annotated[
     str | None,
     typer.Option(metavar="MODULE:NAME", help="Neuron of its own that the network has, whose module is then run."),
@@ -34,13 +36,28 @@ NeuronOption = Annotated[
 def export(
     run: RunArgument,
     key: SelectArgument,
-    out: Annotated[Path, typer.Argument(help="Folder to write, new or empty.")],
-    format_: Annotated[str, typer.Option("--format", help="spikefront, public-spikformer or onnx.")] = "spikefront",
+    out: OutArgument,
+    format_: FormatOfExport = "spikefront",
 ) -> None:
     """Write an architecture of a run as a network of its own: weights, configuration, model card."""
     from nas.run import Run
 
     written = Run(run).export(key, out, format_)
+    typer.echo(f"{written.folder}: {format_}; {written.check}")
+
+
+def convert(
+    folder: FolderArgument,
+    out: OutArgument,
+    format_: FormatOfExport = "onnx",
+    data: ImagesOption = None,
+    data_dir: DataOption = None,
+    neuron: NeuronOption = None,
+) -> None:
+    """Write an exported network, retrained perhaps, in another format."""
+    from nas.converting import convert as rewrite
+
+    written = rewrite(folder, out, format_, data, data_dir, neuron)
     typer.echo(f"{written.folder}: {format_}; {written.check}")
 
 
@@ -161,4 +178,4 @@ def retrain(
     )
 
 
-COMMANDS = (export, evaluate, fidelity, retrain)
+COMMANDS = (export, evaluate, convert, fidelity, retrain)

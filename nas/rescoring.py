@@ -215,17 +215,32 @@ def evaluate(
         raise InputError(f"split must be one of {list(get_args(SplitName))}, got {split!r}")
     pretrained, source = read_pretrained(out, neuron=neuron), str(Path(out) / CONFIG)
     facts = ScoringFacts.from_dict(pretrained.facts["scoring"], source)
-    recorded = pretrained.facts["data"]
-    name = data if data is not None else recorded.get("name")
-    if not isinstance(name, str):
-        raise InputError(f"{source} does not say on which images to score, got {name!r}; name them with --data")
-    images = load_data(name, data_dir)
-    check_images(pretrained, images)
+    images, recorded = images_of(pretrained, source, data, data_dir), pretrained.facts["data"]
     chosen = images.test if split == "test" else images.validation
-    score = score_network(pretrained, name, "test" if split == "test" else "validation", chosen, facts)
-    digest = recorded.get(f"{split}_sha256") if name == recorded.get("name") else None
+    score = score_network(pretrained, images.name, "test" if split == "test" else "validation", chosen, facts)
+    digest = recorded.get(f"{split}_sha256") if images.name == recorded.get("name") else None
     same = None if digest is None else digest == chosen.fingerprint
     return replace(score, same_images=same)
+
+
+def images_of(pretrained: Pretrained, source: str, data: str | None, data_dir: str | Path | None) -> ImageData:
+    """Return the images that an exported network is for.
+
+    Args:
+        pretrained: Network.
+        source: Its file, for the error.
+        data: Image set instead of its own.
+        data_dir: Folder of images; else ``SPIKEFRONT_DATA``, else a download.
+
+    Raises:
+        InputError: If nobody says which they are, or they do not fit it.
+    """
+    name = data if data is not None else pretrained.facts["data"].get("name")
+    if not isinstance(name, str):
+        raise InputError(f"{source} does not say which images it is for, got {name!r}; name them with --data")
+    images = load_data(name, data_dir)
+    check_images(pretrained, images)
+    return images
 
 
 def check_images(pretrained: Pretrained, data: ImageData) -> None:

@@ -28,7 +28,7 @@ def short_digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_commands_and_code_run_as_written(short_digits: Path) -> None:
     lines = [line.split("#")[0].strip() for block in blocks("docs/export.md", "sh") for line in block.splitlines()]
-    assert [line.split()[1] for line in lines] == ["search", "export", "evaluate", "evaluate", "export"]
+    assert [line.split()[1] for line in lines] == ["search", "export", "export", "evaluate", "evaluate", "export"]
     for line in lines:
         key = nas.Run("runs/digits").front().iloc[0].key if "KEY" in line else ""
         result = CliRunner().invoke(app, shlex.split(line.replace("KEY", key))[1:], catch_exceptions=False)

@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_commands_run_as_written(folder: Path) -> None:
     lines = [line for block in blocks("docs/picking.md", "sh") for line in block.splitlines()]
-    assert [shlex.split(line)[1] for line in lines] == ["results"] * 6 + ["pick"] * 4
+    assert [shlex.split(line)[1] for line in lines] == ["results"] * 6 + ["pick"] * 5
     for line in lines:
         result = CliRunner().invoke(app, shlex.split(line, comments=True)[1:], catch_exceptions=False)
         assert result.exit_code == 0, f"{line}\n{result.output}"

@@ -30,7 +30,7 @@ def short_digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("page", "commands"),
     [
-        ("retrain", ["search", "export", "retrain", "retrain", "retrain", "evaluate"]),
+        ("retrain", ["search", "export", "retrain", "retrain", "retrain", "evaluate", "convert"]),
         ("fidelity", ["search", "fidelity"]),
     ],
 )
