@@ -109,6 +109,15 @@ SPACE = {
         "v_threshold": [0.8, 1.0],
         "tau": [1.5, 2.0],
     },
+    "reference": {
+        "embed_dim": 16,
+        "timesteps": 2,
+        "depth": 2,
+        "mlp_ratio": 1.0,
+        "num_heads": [1, 2],
+        "v_threshold": 1.0,
+        "tau": 2.0,
+    },
 }
 
 COSTS = {

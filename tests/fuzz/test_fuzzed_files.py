@@ -36,6 +36,7 @@ def check_space(space):
         drawn = space.sample(np.random.default_rng(0))
         assert drawn in space
         assert space.decode(space.encode(drawn)) == drawn
+        assert space.reference is None or space.reference in space
         assert {space.smallest(), space.largest()} <= {a for a in (space.smallest(), space.largest()) if a in space}
 
 
