@@ -119,3 +119,9 @@ def trained(trained_once, tmp_path):
 @pytest.fixture
 def listener():
     return Listener()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Let who leads a run and who joins it look for each other all the time."""
+    monkeypatch.setattr("nas.joining.LISTEN", 0.0)

@@ -8,6 +8,7 @@ import numpy as np
 from nas.algorithms import ALGORITHMS, build_algorithm
 from nas.evaluation import Evaluation
 from nas.problem import ArchitectureProblem
+from nas.workers import NothingToComeError
 from spaces import SearchSpace
 
 OBJECTIVES = {"accuracy": "max", "energy_mj": "min"}
@@ -144,6 +145,47 @@ class FakePool:
     @property
     def counts(self):
         return Counter(architecture for architecture, _ in self.submitted)
+
+
+class OnePerson:
+    """A pool with one worker that scores when it is asked for a result, or never."""
+
+    def __init__(self):
+        self.waiting, self.withdrawn, self.idle_share = [], False, 0.25
+
+    def submit(self, architecture, split="validation"):
+        self.waiting.append(architecture)
+
+    def collect(self):
+        if self.withdrawn:
+            raise NothingToComeError
+        assert self.waiting, "nothing is to come"
+        return half_failing(self.waiting.pop(0))
+
+    @property
+    def hungry(self):
+        return not self.waiting
+
+    def withdraw(self):
+        self.waiting.clear()
+        self.withdrawn = True
+        return 0
+
+
+def some(space, count):
+    """Return the first architectures of a space."""
+    return [architecture for architecture, _ in zip(space, range(count), strict=False)]
+
+
+def drawn(space, count, seed=0):
+    """Return distinct architectures, drawn by chance."""
+    rng = np.random.default_rng(seed)
+    return list({space.sample(rng): None for _ in range(3 * count)})[:count]
+
+
+def problem_of(space, **options):
+    """Return the search for the best toy metrics."""
+    return ArchitectureProblem(space, OBJECTIVES, **options)
 
 
 def installed():

@@ -1,52 +1,17 @@
-"""Drivers that join a run: what they are handed, what becomes of it when they go, and what they do themselves."""
+"""Who leads a run that others join: what it hands to them, and what becomes of it when they go."""
 
 import json
-import os
-import signal
 import threading
 import time
 from dataclasses import asdict
 
 import pytest
-from fakes import Listener, evaluation, half_failing
-from test_table_runs import write_run
+from fakes import OnePerson, half_failing, some
 
-import nas
-from nas.config import load_recipe
-from nas.drivers import Driver, hold_folder
-from nas.evaluation import this_process
-from nas.folder import HeldError
-from nas.helping import help_out, wait_for_leader
+from nas.drivers import Driver
 from nas.joining import HELLO, JOINED, LEADER, SharedPool, parse_task, shared
-from nas.pipeline import prepare
-from nas.sections import WorkersConfig
 from nas.workers import NothingToComeError
 from spaces import InputError
-
-
-class OnePerson:
-    """A pool with one worker that scores when it is asked for a result, or never."""
-
-    def __init__(self):
-        self.waiting, self.withdrawn, self.idle_share = [], False, 0.25
-
-    def submit(self, architecture, split="validation"):
-        self.waiting.append(architecture)
-
-    def collect(self):
-        if self.withdrawn:
-            raise NothingToComeError
-        assert self.waiting, "nothing is to come"
-        return half_failing(self.waiting.pop(0))
-
-    @property
-    def hungry(self):
-        return not self.waiting
-
-    def withdraw(self):
-        self.waiting.clear()
-        self.withdrawn = True
-        return 0
 
 
 class Guest:
@@ -82,11 +47,6 @@ class Guest:
 
 
 @pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr("nas.joining.LISTEN", 0.0)
-
-
-@pytest.fixture
 def opened(tmp_path, space, quick):
     """Return a shared pool in a folder, and all that it has said."""
     said = []
@@ -97,10 +57,6 @@ def opened(tmp_path, space, quick):
         return pool, said
 
     return opened
-
-
-def some(space, count):
-    return [architecture for architecture, _ in zip(space, range(count), strict=False)]
 
 
 def test_without_others_it_is_the_pool_that_it_is_made_of(opened, space):
@@ -272,134 +228,3 @@ def test_the_folder_is_gone_with_who_leads_and_what_an_earlier_one_left_is_throw
 def test_what_is_no_task_is_refused(values, space):
     with pytest.raises(InputError):
         parse_task(values, space)
-
-
-# The other side
-
-
-class Table:
-    """A job of the toy problem."""
-
-    threads, device = 1, "cpu"
-
-    def open(self):
-        return self
-
-    def score_together(self, architectures, split="validation"):
-        yield from map(evaluation, architectures)
-
-
-def test_who_helps_scores_what_it_is_handed_until_nobody_leads(space, tmp_path, quick, listener):
-    (tmp_path / "run.json").write_text("{}")
-    architectures, results = some(space, 12), []
-
-    def lead():
-        with hold_folder(tmp_path), shared(OnePerson(), tmp_path, space, print) as pool:
-            begun.set()
-            while not pool._guests:
-                pool._look()
-                time.sleep(0.01)
-            for architecture in architectures:
-                pool.submit(architecture)
-            results.extend(pool.collect() for _ in architectures)
-
-    begun = threading.Event()
-    leader = threading.Thread(target=lead)
-    leader.start()
-    begun.wait(10)
-    listener.start("shared", 12, {})
-    token = wait_for_leader(tmp_path, listener)
-    count = help_out(tmp_path, token, Table(), WorkersConfig(pool="local"), space, listener)
-    leader.join(10)
-    assert {result.architecture for result in results} == set(architectures)
-    assert 0 < count <= 12
-    assert [result.worker for result in results].count(this_process()) == count
-    assert any("sharing the work" in line for line in listener.steps)
-
-
-@pytest.mark.parametrize("damage", ["{", '{"genes": {}, "split": "x"}'])
-def test_who_is_handed_nonsense_leaves(damage, space, tmp_path, quick, listener):
-    with hold_folder(tmp_path), shared(OnePerson(), tmp_path, space, print) as pool:
-
-        def deal():
-            while not pool._guests:
-                pool._look()
-                time.sleep(0.01)
-            (next(iter(pool._guests)) / "todo-999.json").write_text(damage)
-
-        dealer = threading.Thread(target=deal)
-        dealer.start()
-        with pytest.raises(InputError, match="must be an architecture"):
-            help_out(tmp_path, pool.token, Table(), WorkersConfig(pool="local"), space, listener)
-        dealer.join(10)
-        pool._look()
-        assert not pool._guests
-
-
-def test_nobody_is_waited_for_where_nobody_leads(tmp_path):
-    assert wait_for_leader(tmp_path, Listener()) is None
-    (tmp_path / ".lock").touch()
-    assert wait_for_leader(tmp_path, Listener()) is None
-
-
-def test_ctrl_c_hands_over_what_is_being_scored_and_leaves(space, tmp_path, quick, listener):
-    class Interrupting(Table):
-        def score_together(self, architectures, split="validation"):
-            os.kill(os.getpid(), signal.SIGINT)
-            yield from map(evaluation, architectures)
-
-    with hold_folder(tmp_path):
-        pool = SharedPool(OnePerson(), tmp_path, space, print)
-        pool.open()
-        for architecture in some(space, 3):
-            pool._queue.append((architecture, "validation"))
-        pool._pool.waiting.append(None)  # nobody is free here
-
-        def deal():
-            while not pool._guests:
-                pool._look()
-                time.sleep(0.01)
-            pool._deal()
-
-        dealer = threading.Thread(target=deal)
-        dealer.start()
-        listener.start("shared", 3, {})
-        with pytest.raises(KeyboardInterrupt):
-            help_out(tmp_path, pool.token, Interrupting(), WorkersConfig(pool="local"), space, listener)
-        dealer.join(10)
-        pool._look()
-        assert len(pool._results) == 1
-        assert not pool._guests
-        assert len(pool._queue) == 2
-
-
-def test_a_run_that_nobody_leads_is_led_and_one_that_is_led_is_refused_without_join(tmp_path):
-    recipe = write_run(tmp_path)
-    run = nas.search(recipe, tmp_path / "run", join=True)
-    assert len(run.evaluations()) == 24
-    with (
-        hold_folder(prepare(load_recipe(recipe), tmp_path / "run", None, {}).folder),
-        pytest.raises(HeldError, match=f"share its search with `nas search --join` .process {os.getpid()}"),
-    ):
-        nas.search(recipe, tmp_path / "run")
-
-
-def test_a_supernet_that_is_trained_is_opened_without_a_store(finished, job_of_source):
-    source, job = job_of_source
-    again = source.trained_job(finished.folder)
-    assert again.weights.keys() == job.weights.keys()
-    assert all((again.weights[name] == array).all() for name, array in job.weights.items())
-
-
-@pytest.fixture
-def job_of_source(finished, recipe):
-    source = prepare(recipe, finished.folder, None, {}).source
-    from nas.scoring import build_job
-
-    return source, build_job(finished.config, finished.data, finished.supernet())
-
-
-def test_a_supernet_that_is_not_trained_is_refused(recipe, tmp_path):
-    source = prepare(recipe, tmp_path / "run", None, {}).source
-    with pytest.raises(InputError, match="must be trained to its end"):
-        source.trained_job(tmp_path / "run")
