@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help search test test-all faults tutorial check format bench clean
+.PHONY: help search test test-all faults tutorial check docs format bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make faults    inject faults into searches, and print the table of docs/reliability.md (half an hour)"
 	@echo "make tutorial  run docs/tutorial.md in a fresh clone, and quote what it prints (an hour or two)"
 	@echo "make check     lint, format check and types"
+	@echo "make docs      build the documentation into site/, links and reference checked"
 	@echo "make format    format the code"
 	@echo "make bench     run the benchmarks that need neither a run nor a GPU"
 
@@ -50,6 +51,10 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Also searched in a browser: python -m http.server -d site
+docs: $(VENV)/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # The root comes first: tests/ has folders with the names of packages.
 faults: $(VENV)/installed-dev postgres
 	PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/faults/faults_table.py $(FAULTS)
@@ -68,4 +73,4 @@ bench: $(VENV)/installed
 	for name in counting energy_conventions neurons model; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info
