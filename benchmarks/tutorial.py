@@ -25,7 +25,8 @@ PAGE = Path("docs/tutorial.md")
 RECORD = "tutorial.json"
 """File in the clone that has what each block has printed."""
 _FENCED = re.compile(r"^```(sh|python)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", flags=re.DOTALL | re.MULTILINE)
-_WIDTH = 116
+_WIDTH, _HEAD, _TAIL = 116, 16, 3
+"""Columns of a quoted line, and lines from the beginning and the end of an output that is too long to be quoted."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,19 @@ def run_block(block: Block, folder: Path) -> str:
     return "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
 
 
+def shorten(output: str) -> str:
+    """Return an output as it is quoted: dots stand for what is left out in the middle, and at the ends of lines."""
+    lines = [line if len(line) <= _WIDTH else f"{line[: _WIDTH - 2]} …" for line in output.splitlines()]
+    if len(lines) > _HEAD + _TAIL + 1:
+        lines[_HEAD:-_TAIL] = ["…"]
+    return "".join(f"{line}\n" for line in lines)
+
+
 def quote(text: str, outputs: list[str]) -> str:
     """Return a page in which each block that has a quotation quotes its output."""
     for block, output in reversed(list(zip(read_blocks(text), outputs, strict=True))):
         if block.quoted is not None:
-            text = text[: block.quoted[0]] + output + text[block.quoted[1] :]
+            text = text[: block.quoted[0]] + shorten(output) + text[block.quoted[1] :]
     return text
 
 

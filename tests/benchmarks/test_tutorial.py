@@ -8,7 +8,7 @@ import shlex
 import numpy as np
 import pytest
 from pages import ROOT
-from tutorial import PAGE, Block, quote, read_blocks, run_block
+from tutorial import PAGE, Block, quote, read_blocks, run_block, shorten
 from typer.testing import CliRunner
 
 import nas.config
@@ -93,3 +93,11 @@ def test_blocks_run_in_their_folder_and_a_line_that_fails_ends_it(tmp_path, monk
     (tmp_path / ".venv/bin").mkdir(parents=True)
     (tmp_path / ".venv/bin/activate").write_text('python() { echo "ours: $(cat)"; }\n')
     assert run_block(Block("python", "print(1)\n", None), tmp_path) == "ours: print(1)\n\n".replace("\n\n", "\n")
+
+
+def test_what_is_too_long_or_too_wide_is_quoted_with_dots():
+    short = "".join(f"{number}\n" for number in range(20))
+    assert shorten(short) == short
+    assert shorten(short + "20\n").splitlines() == [*map(str, range(16)), "…", "18", "19", "20"]
+    assert shorten("x" * 116 + "\n") == "x" * 116 + "\n"
+    assert shorten("x" * 117) == "x" * 114 + " …\n"
