@@ -74,7 +74,7 @@ def _options(
 
 @app.command()
 def profile(
-    space: Annotated[str | None, typer.Argument(help="Space name, or path of a .toml file.")] = None,
+    space: Annotated[str | None, typer.Argument(help="Space name, .toml file or module:Name.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels instead of the space's own.")] = None,
     channels: Annotated[int | None, typer.Option(help="Channels instead of the space's own.")] = None,
     classes: Annotated[int | None, typer.Option(help="Classes instead of the space's own.")] = None,

@@ -27,7 +27,7 @@ class RunConfig(Section):
     Attributes:
         name: Names the run folder.
         seed: The one seed; everything random in a run follows from it.
-        space: Named space, or path of a space file relative to the recipe.
+        space: Named space, path of a space file relative to the recipe, or ``package.module:Name``.
         table: Table that is searched instead of a space.
         metrics: Evaluators, whose metrics are recorded for every candidate; ``energy_mj:MODEL`` and
             ``qnn_ratio:MODEL`` are under an energy model by its name, or its file relative to the recipe.
@@ -85,7 +85,7 @@ class RunConfig(Section):
 
     @property
     def space_name(self) -> str:
-        """Named space, or path of a space file.
+        """Named space, path of a space file, or ``package.module:Name``.
 
         Raises:
             InputError: If the recipe is one of a table.

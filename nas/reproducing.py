@@ -25,7 +25,8 @@ def recipe_files(run: Run) -> dict[str, str]:
     values = read_run(run.folder)
     recipe = {key: value for key, value in values["recipe"].items() if key not in _LEFT_OUT}
     files: dict[str, str] = {}
-    if str(recipe.get("space", "")).endswith(".toml"):
+    space = str(recipe.get("space", ""))
+    if space.endswith(".toml") or ":" in space:
         recipe["space"] = "space.toml"
         files["space.toml"] = toml(values["space"])
     for name, tables in (values["energy_models"] or {}).items():

@@ -1,4 +1,4 @@
-"""Named search spaces, and spaces from a user's own TOML file: one format for both."""
+"""Named search spaces, spaces from a user's own TOML file in the same format, and spaces from a user's own module."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 from spaces.errors import InputError
+from spaces.resolve import resolve
 from spaces.space import SearchSpace
 
 _NAMED = Path(__file__).parent / "named"
@@ -17,19 +18,22 @@ def space_names() -> list[str]:
 
 
 def load_space(name_or_path: str | Path) -> SearchSpace:
-    """Return a named space, or the space of a TOML file.
+    """Return a named space, the space of a TOML file, or the space that a user's own module names.
 
     Args:
-        name_or_path: A row of ``space_names()``, or a path ending in ``.toml``.
+        name_or_path: A row of ``space_names()``, a path ending in ``.toml``, or ``package.module:Name`` of a
+            ``SearchSpace``, or of what returns one when it is called without arguments.
 
     Raises:
-        InputError: If there is no such space, or if its file breaks a rule.
+        InputError: If there is no such space, or if it breaks a rule.
     """
-    path = Path(name_or_path)
+    path, name = Path(name_or_path), str(name_or_path)
     if path.suffix != ".toml":
-        if str(name_or_path) not in space_names():
+        if ":" in name:
+            return _own_space(name)
+        if name not in space_names():
             raise InputError(
-                f"a space is one of {space_names()} or the path of a .toml file, got {str(name_or_path)!r}"
+                f"a space is one of {space_names()} or the path of a .toml file or package.module:Name, got {name!r}"
             )
         path = _NAMED / f"{name_or_path}.toml"
     try:
@@ -40,3 +44,18 @@ def load_space(name_or_path: str | Path) -> SearchSpace:
         raise InputError(f"{path}: {error}") from None
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, too deep, or a number beyond all bounds
         raise InputError(f"{path} must be a TOML file: {error}") from None
+
+
+def _own_space(name: str) -> SearchSpace:
+    """Return the space that ``package.module:Name`` names, checked as that of a file is."""
+    found: object = resolve({}, name, "space")
+    try:
+        made = found() if callable(found) else found
+        if type(made) is SearchSpace:  # code of a subclass would not be in the plain values that a run keeps
+            return SearchSpace.from_dict(made.to_dict())
+    except (InputError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"space {name!r} cannot be built: {error}") from None
+    raise InputError(
+        f"a space of one's own is a spaces.SearchSpace, or what returns one without arguments, but {name!r} gives "
+        f"{made!r}; SearchSpace.from_dict makes one of the values that a space file has"
+    )

@@ -1,6 +1,7 @@
 """Named spaces and the user's own TOML files."""
 
 import json
+import sys
 from math import prod
 
 import numpy as np
@@ -120,6 +121,59 @@ def test_json_gives_back_the_same_space(name):
 @pytest.mark.parametrize("name", ["nonsense", "Digits", "", "digits.json", "../digits"])
 def test_an_unknown_name_is_refused_with_the_known_ones_named(name):
     with pytest.raises(InputError, match=r"a space is one of \['auto-spikformer', 'digits', 'grey28'\] or the path"):
+        load_space(name)
+
+
+# package.module:Name
+
+
+@pytest.fixture
+def own_module(tmp_path, monkeypatch):
+    """Write a user's module and make it importable."""
+
+    def own_module(source):
+        (tmp_path / "module_of_spaces.py").write_text(source)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "module_of_spaces", raising=False)
+        return "module_of_spaces:OWN"
+
+    yield own_module
+    sys.modules.pop("module_of_spaces", None)
+
+
+IMPORTS = "from dataclasses import replace\nfrom spaces import Gene, SearchSpace, load_space\nDIGITS = load_space('digits')\n"
+
+
+@pytest.mark.parametrize("made", ["DIGITS", "lambda: DIGITS", "SearchSpace.from_dict(DIGITS.to_dict())"])
+def test_a_module_names_a_space_or_what_returns_one(made, own_module):
+    assert load_space(own_module(f"{IMPORTS}OWN = {made}\n")) == load_space("digits")
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (
+            "3",
+            r"is a spaces.SearchSpace, or what returns one .* but 'module_of_spaces:OWN' gives 3; SearchSpace.from",
+        ),
+        ("lambda: 'digits'", "is a spaces.SearchSpace, or .* gives 'digits'"),
+        ("lambda depth: DIGITS", r"space 'module_of_spaces:OWN' cannot be built: .*missing 1 required positional"),
+        ("SearchSpace", r"space 'module_of_spaces:OWN' cannot be built: .*missing 3 required positional"),
+        ("replace(DIGITS, name='')", r"cannot be built: name must be a non-empty text, got ''"),
+        ("replace(DIGITS, genes={})", r"cannot be built: a space has the genes .*, missing \['embed_dim', "),
+        ("replace(DIGITS, genes=3)", r"cannot be built: 'int' object"),
+        ("type('Mine', (SearchSpace,), {})(DIGITS.name, DIGITS.genes, DIGITS.skeleton)", r"gives Mine\("),
+    ],
+)
+def test_what_a_module_names_must_be_a_space(made, message, own_module):
+    with pytest.raises(InputError, match=message):
+        load_space(own_module(f"{IMPORTS}OWN = {made}\n"))
+
+
+@pytest.mark.parametrize("name", ["no_such_module:OWN", "module_of_spaces:MISSING", "module_of_spaces:", ":OWN"])
+def test_a_space_that_cannot_be_imported_is_refused(name, own_module):
+    own_module(IMPORTS)
+    with pytest.raises(InputError, match=rf"space '{name}' cannot be imported: "):
         load_space(name)
 
 
