@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from itertools import count
 from typing import Any
@@ -31,11 +31,13 @@ from pymoo.operators.selection.tournament import TournamentSelection
 from pymoo.termination.max_gen import MaximumGenerationTermination
 from pymoo.util.ref_dirs import get_reference_directions
 
+from nas.distinct import Distinct
 from nas.drawing import draw_unseen
 from nas.evaluation import Evaluation
 from nas.expanding import ExpandedMating, RerankedPositions
 from nas.mating import NotSeen, UnseenMating, UnseenPositions, UnseenSampling
 from nas.moqpso import MOQPSO
+from nas.plan import Plan, Row, build_own, own_row
 from nas.problem import ArchitectureProblem
 from nas.qpso import QPSO
 from nas.quantum import Motion
@@ -79,32 +81,6 @@ class RandomSearch(Algorithm):  # type: ignore[misc]  # pymoo has no types, so a
 
     def _advance(self, infills: Population, **_: Any) -> None:
         self.pop = infills
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What an algorithm is built for.
-
-    Attributes:
-        problem: Space and objectives.
-        population: Architectures of a generation.
-        evaluations: Budget, which algorithms with a schedule spread it over.
-        first: Architectures with results that the first population has; the rest of it is drawn.
-        seen: All architectures with results, which are not proposed.
-        reranker: Picks what is proposed, if there is one.
-    """
-
-    problem: ArchitectureProblem
-    population: int
-    evaluations: int
-    first: Sequence[Genotype] = ()
-    seen: Collection[Genotype] = ()
-    reranker: Reranker | None = None
-
-    @property
-    def generations(self) -> int:
-        """Generations that the budget makes."""
-        return math.ceil(self.evaluations / self.population)
 
 
 def _genetic(plan: Plan, selection: Any) -> dict[str, Any]:
@@ -235,55 +211,50 @@ def _mo_qpso(plan: Plan) -> Algorithm:
     return MOQPSO(**_swarm(plan, "clip"))
 
 
-@dataclass(frozen=True)
-class Row:
-    """An algorithm of the table.
-
-    Attributes:
-        build: Returns it, not yet set up.
-        fewest: Objectives that it needs.
-        scalar: Whether it climbs one number, which is made of the objectives (:meth:`ArchitectureProblem.scalar`).
-        reals: Whether it moves in reals, ``[0, n)`` per gene, and not in indices.
-        steady: Whether it can be told results one by one; else they are told by generations.
-    """
-
-    build: Callable[[Plan], Algorithm]
-    fewest: int = 2
-    scalar: bool = False
-    reals: bool = False
-    steady: bool = True
-
+_multi = partial(Row, fewest=2, asynchronous=True, steady=True)
+_any = partial(_multi, fewest=1)
 
 ALGORITHMS: dict[str, Row] = {
-    "age-moea2": Row(_age_moea2, steady=False),
-    "ga": Row(_ga, fewest=1, scalar=True),
-    "mo-qpso": Row(_mo_qpso, reals=True, steady=False),
-    "nsga2": Row(_nsga2, fewest=1),
-    "nsga3": Row(_nsga3),
-    "qpso": Row(_qpso, fewest=1, scalar=True, reals=True, steady=False),
-    "random": Row(lambda plan: RandomSearch(plan.population, plan.seen), fewest=1),
-    "rvea": Row(_rvea, steady=False),
-    "sms-emoa": Row(_sms_emoa),
-    "spea2": Row(_spea2),
-    "unsga3": Row(_unsga3),
+    "age-moea2": _multi(_age_moea2, steady=False),
+    "ga": _any(_ga, scalar=True),
+    "mo-qpso": _multi(_mo_qpso, reals=True, steady=False),
+    "nsga2": _any(_nsga2),
+    "nsga3": _multi(_nsga3),
+    "qpso": _any(_qpso, scalar=True, reals=True, steady=False),
+    "random": _any(lambda plan: RandomSearch(plan.population, plan.seen)),
+    "rvea": _multi(_rvea, steady=False),
+    "sms-emoa": _multi(_sms_emoa),
+    "spea2": _multi(_spea2),
+    "unsga3": _multi(_unsga3),
 }
 """Algorithms by name."""
 
 
-def check_algorithm(name: str, objectives: int) -> Row:
-    """Return the row of an algorithm that can search for so many objectives.
+def find_algorithm(name: str) -> Row:
+    """Return a row of the table, or that of the user's own algorithm by ``package.module:Name``.
+
+    Raises:
+        InputError: If there is no such algorithm.
+    """
+    return ALGORITHMS[name] if name in ALGORITHMS else own_row(name, ALGORITHMS)
+
+
+def check_algorithm(name: str, objectives: int, expand: int = 1) -> Row:
+    """Return the row of an algorithm that can search for so many objectives, with so many candidates for each.
 
     Raises:
         InputError: If there is no such algorithm, or if it cannot.
     """
-    if name not in ALGORITHMS:
-        raise InputError(f"search.algorithm must be one of {sorted(ALGORITHMS)}, got {name!r}")
-    row = ALGORITHMS[name]
+    row = find_algorithm(name)
     if objectives < row.fewest:
         fitting = sorted(other for other, candidate in ALGORITHMS.items() if candidate.fewest <= objectives)
         raise InputError(
             f"{name} searches for {row.fewest} or more objectives, got {objectives}; change search.objectives, or "
             f"search.algorithm to one of {fitting}"
+        )
+    if expand > 1 and name not in ALGORITHMS:
+        raise InputError(
+            f"algorithms of one's own have no reranker, so that search.expand must be 1 with {name}, got {expand}"
         )
     return row
 
@@ -296,7 +267,7 @@ def check_fitness(fitness: str | None, algorithms: Iterable[str]) -> None:
     """
     climbing = sorted(name for name, row in ALGORITHMS.items() if row.scalar)
     names = list(algorithms)
-    if fitness is not None and set(names).isdisjoint(climbing):
+    if fitness is not None and not any(find_algorithm(name).scalar for name in names):
         raise InputError(
             f"search.fitness is for {climbing}, got {fitness!r} with {names}; take it out of the recipe, or "
             "change the algorithm to one of those"
@@ -308,7 +279,7 @@ def parse_algorithm(text: str, expand: int) -> tuple[str, int]:
 
     Args:
         text: The call.
-        expand: Expansion where it has none.
+        expand: Expansion where it has none; the user's own algorithms then have 1.
 
     Raises:
         InputError: If the expansion is not a whole number from 1.
@@ -318,7 +289,7 @@ def parse_algorithm(text: str, expand: int) -> tuple[str, int]:
         raise InputError(
             f"an algorithm is NAME or NAME@EXPAND with EXPAND from 1 to {MOST_EXPANDED}, as in nsga2@20, got {text!r}"
         )
-    return name, int(factor) if at else expand
+    return name, int(factor) if at else 1 if ":" in name else expand
 
 
 def build_algorithm(
@@ -335,28 +306,29 @@ def build_algorithm(
     What it is told is filled by its own ``problem``, which may be another view of the given one.
 
     Args:
-        name: A row of ``ALGORITHMS``.
+        name: A row of ``ALGORITHMS``, or ``package.module:Name`` of the user's own.
         problem: Space and objectives.
         population: Architectures of a generation.
         seed: Seed of all that is drawn.
         evaluations: Budget, which ``rvea`` and the swarms spread their schedule over; they go on beyond it.
         start: Results that it begins with: the best are in its first population, and none is proposed again.
         expand: Candidates per architecture that a reranker picks from (:mod:`nas.rerank`); without one if it is 1.
-            Random search has none. The reranker is the attribute ``reranker``, or None.
+            Random search has none, nor have the user's own. The reranker is the attribute ``reranker``, or None.
 
     Raises:
-        InputError: If there is no such algorithm, or if it cannot search for these objectives.
+        InputError: If there is no such algorithm, if it cannot be built, or if it cannot search for this.
     """
-    row = check_algorithm(name, problem.n_obj)
+    row = check_algorithm(name, problem.n_obj, expand)
     if row.scalar:
         problem = problem.scalar()
     first, seen = best_first(problem, start, population), {result.architecture for result in start}
     reranker = Reranker(problem, expand) if expand > 1 and name != "random" else None
     if reranker is not None and start:
         reranker.learn(told(problem, start))
-    algorithm = row.build(Plan(problem, population, evaluations, first, seen, reranker))
+    own, plan = name not in ALGORITHMS, Plan(problem, population, evaluations, first, seen, reranker)
+    algorithm = build_own(name, row, plan) if own else row.build(plan)
     algorithm.reranker = reranker
     if algorithm.termination is None:
         algorithm.termination = NoTermination()
     algorithm.setup(problem.in_reals() if row.reals else problem, seed=seed)
-    return algorithm
+    return Distinct(name, algorithm, seed, told(problem, start) if start else ()) if own else algorithm

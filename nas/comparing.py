@@ -58,8 +58,8 @@ def compare(
 
     Args:
         recipe: Recipe name, path of a ``.toml`` file, or a loaded recipe.
-        algorithms: Names, or builders by name; ``NAME@EXPAND`` has an expansion of its own. Others are tested
-            against the first.
+        algorithms: Names, ``package.module:Name`` of one's own among them, or builders by name; ``NAME@EXPAND`` has
+            an expansion of its own. Others are tested against the first.
         seeds: Searches per algorithm; their seeds follow from the recipe's.
         evaluations: Budget of each search, the recipe's by default.
         workers: Processes for a table, one per core by default; workers for a supernet, the recipe's by default.
@@ -190,8 +190,8 @@ def named_builders(algorithms: Algorithms, config: RunConfig) -> dict[str, Build
         if len(set(names)) != len(names):
             raise InputError(f"algorithms must differ, got {names}")
         chosen = {name: parse_algorithm(name, config.search.expand) for name in names}
-        for algorithm, _ in chosen.values():
-            check_algorithm(algorithm, len(config.search.objectives))
+        for algorithm, expand in chosen.values():
+            check_algorithm(algorithm, len(config.search.objectives), expand)
         check_fitness(config.search.fitness, [algorithm for algorithm, _ in chosen.values()])
         builders = {name: partial(build_algorithm, each, expand=expand) for name, (each, expand) in chosen.items()}
     if not builders:

@@ -108,6 +108,8 @@ class RunConfig(Section):
             InputError: If a value breaks a rule.
         """
         values = self.to_dict()
+        if "expand" not in self.search.model_fields_set:  # its default is the algorithm's
+            del values["search"]["expand"]
         for table, keys in tables.items():
             if not isinstance(keys, dict):
                 raise InputError(f"recipe {self.name!r} with changes: {table} must be a table, got {keys!r}")
@@ -204,7 +206,7 @@ def parse_recipe(values: dict[str, Any], source: str) -> RunConfig:
         InputError: If a key is unknown or missing, or a value breaks a rule; says all of them in one line.
     """
     try:
-        text = json.dumps(_with_defaults_of_tables(values), allow_nan=False)
+        text = json.dumps(_with_defaults(values), allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         raise InputError(f"{source}: values must be texts, finite numbers, booleans, lists or tables") from None
     faults = _source_faults(values)
@@ -217,8 +219,11 @@ def parse_recipe(values: dict[str, Any], source: str) -> RunConfig:
     return config
 
 
-def _with_defaults_of_tables(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values in which a recipe of a table has defaults of its own."""
+def _with_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values in which recipes of tables, and of algorithms of the user's own, have defaults of their own."""
+    search = values.get("search")
+    if isinstance(search, dict) and ":" in str(search.get("algorithm")):
+        values = {**values, "search": {"expand": 1, **search}}
     workers = values.get("workers", {})
     if values.get("table") is None or not isinstance(workers, dict):
         return values

@@ -23,7 +23,7 @@ from nas.helping import help_out, wait_for_leader
 from nas.interrupt import drained
 from nas.joining import shared
 from nas.loop import Quest, evaluate
-from nas.modes import run_in, settle_mode
+from nas.modes import check_mode, run_in, settle_mode
 from nas.problem import ArchitectureProblem
 from nas.progress import Reporter, Silent, volume_of
 from nas.report import write_report
@@ -78,11 +78,15 @@ def prepare(
     changes, storage = _without_password(changes)
     config = (recipe if isinstance(recipe, RunConfig) else load_recipe(recipe)).changed(**changes)
     folder = Path(out) if out is not None else RUNS / config.name
-    check_algorithm(config.search.algorithm, len(config.search.objectives))
+    algorithm, objectives = config.search.algorithm, config.search.objectives
+    check_algorithm(algorithm, len(objectives), config.search.expand)
     if not compared:
-        check_fitness(config.search.fitness, [config.search.algorithm])
+        check_fitness(config.search.fitness, [algorithm])
+        check_mode(config.search)
     source = open_source(config, folder, data_dir)
     problem = build_problem(config, source)
+    if not compared:  # what cannot be built is found before the training
+        build_algorithm(algorithm, problem, config.search.population, 0, config.search.evaluations, expand=1)
     check_admission(problem, np.random.default_rng(config.seed))
     warm = open_warm_start(config, folder, source.space)
     usable = None if warm is None else admitted(warm, problem)
@@ -227,7 +231,7 @@ def _search(prepared: Prepared, stores: Mapping[str, Store], pool: Pool, reporte
 
     problem = build_problem(config, source, found.study.user_attrs[REFERENCE])
     known: dict[Genotype, Evaluation] = reference.known | found.known | random.known
-    mode = settle_mode(config.search.mode, config.workers, found)
+    mode = settle_mode(config.search, config.workers, found)
     spent = _find(prepared, mode, problem, found, pool, known, reporter)
     if config.search.baseline:
         reporter.start("random", spent, objectives, volume_of(problem, found.study.user_attrs[REFERENCE]))

@@ -82,11 +82,12 @@ class SearchConfig(Section):
 
     Attributes:
         objectives: Metrics that the front is over, in order.
-        algorithm: A row of ``nas.algorithms.ALGORITHMS``.
+        algorithm: A row of ``nas.algorithms.ALGORITHMS``, or ``package.module:Name`` of the user's own.
         mode: ``async`` gives every free worker the next proposal at once, ``generational`` waits for the whole
             generation, and finds the same with any workers; ``auto`` is async with more than one worker.
         population: Architectures of a generation.
-        expand: Candidates per architecture of a generation, of which a reranker picks; 1 for no reranker.
+        expand: Candidates per architecture of a generation, of which a reranker picks; 1 for no reranker, and
+            with an algorithm of the user's own.
         evaluations: Budget.
         seconds: Wall time after which no generation begins any more.
         stall: Evaluations without an increase of the hypervolume after which none does.

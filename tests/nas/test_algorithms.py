@@ -126,7 +126,9 @@ def test_results_steer_nsga2_and_not_random_search(space):
 
 def test_an_unknown_algorithm_is_refused_with_the_known_ones(space):
     problem = ArchitectureProblem(space, OBJECTIVES)
-    with pytest.raises(InputError, match=r"search.algorithm must be one of \[.*'nsga2', .*\], got 'moead'"):
+    with pytest.raises(
+        InputError, match=r"search.algorithm must be one of \[.*'nsga2', .*\] or package.module:Name, got 'moead'"
+    ):
         build_algorithm("moead", problem, 10, 0)
 
 

@@ -32,7 +32,10 @@ def test_another_recipe_in_the_same_folder_is_refused_and_nothing_changes(change
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"search": {"algorithm": "moead"}}, r"search.algorithm must be one of \[.*'nsga2', .*\], got 'moead'"),
+        (
+            {"search": {"algorithm": "moead"}},
+            r"search.algorithm must be one of \[.*'nsga2', .*\] or package.module:Name, got 'moead'",
+        ),
         ({"search": {"objectives": ["latency_ms"]}}, "search.objectives must be among the metrics"),
         ({"search": {"hypervolume_reference": {"accuracy": 0.0}}}, "hypervolume_reference must have the objectives"),
         ({"run": {"metrics": ["accuracy", "enrgy"]}}, "evaluator must be one of"),

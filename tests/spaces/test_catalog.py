@@ -141,7 +141,9 @@ def own_module(tmp_path, monkeypatch):
     sys.modules.pop("module_of_spaces", None)
 
 
-IMPORTS = "from dataclasses import replace\nfrom spaces import Gene, SearchSpace, load_space\nDIGITS = load_space('digits')\n"
+IMPORTS = (
+    "from dataclasses import replace\nfrom spaces import SearchSpace, load_space\nDIGITS = load_space('digits')\n"
+)
 
 
 @pytest.mark.parametrize("made", ["DIGITS", "lambda: DIGITS", "SearchSpace.from_dict(DIGITS.to_dict())"])
