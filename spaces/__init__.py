@@ -5,6 +5,7 @@ from spaces.base import Choice, Genotype, Space
 from spaces.catalog import load_space, space_names
 from spaces.errors import InputError
 from spaces.genes import Gene
+from spaces.product import ProductSpace
 from spaces.rows import Column, Row, gene_columns
 from spaces.skeleton import Skeleton
 from spaces.space import SearchSpace
@@ -20,6 +21,7 @@ __all__ = [
     "Genotype",
     "InputError",
     "Layer",
+    "ProductSpace",
     "Row",
     "SearchSpace",
     "Skeleton",
