@@ -18,7 +18,7 @@ from supernet.settings import TrainSettings
 _RECIPES = Path(__file__).parent / "recipes"
 
 SUPERNET_KEYS = ("space", "data", "training", "scoring", "executor", "device")
-"""Keys of a recipe that have no meaning with a table."""
+"""Keys of a recipe that have no meaning with a table; with a source of the user's own only the device has."""
 
 
 class RunConfig(Section):
@@ -29,6 +29,7 @@ class RunConfig(Section):
         seed: The one seed; everything random in a run follows from it.
         space: Named space, path of a space file relative to the recipe, or ``package.module:Name``.
         table: Table that is searched instead of a space.
+        source: Supernet of the user's own in place of Spikefront's, ``package.module:Name``.
         metrics: Evaluators, whose metrics are recorded for every candidate; ``energy_mj:MODEL`` and
             ``qnn_ratio:MODEL`` are under an energy model by its name, or its file relative to the recipe.
         options: Keyword arguments of evaluators, by name.
@@ -43,6 +44,7 @@ class RunConfig(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     space: str | None = None
     table: TableConfig | None = None
+    source: Annotated[str, Field(min_length=1)] | None = None
     metrics: tuple[str, ...] = (
         "accuracy",
         "energy_mj",
@@ -66,11 +68,17 @@ class RunConfig(Section):
         """Image set.
 
         Raises:
-            InputError: If the recipe is one of a table.
+            InputError: If the recipe is not one of a supernet of Spikefront's.
         """
         if self.data is None:
-            raise InputError(f"{self.name} searches a table, which has no images and no supernet")
+            raise InputError(f"{self.name} searches {self.without('images and no supernet')}")
         return self.data
+
+    def without(self, what: str) -> str:
+        """Return where scores come from, if not from a supernet of Spikefront's, and what that lacks, in words."""
+        if self.source is None:
+            return f"a table, which has no {what}"
+        return f"the source {self.source}, which has no {what} of Spikefront's"
 
     @property
     def lookup(self) -> TableConfig:
@@ -80,7 +88,7 @@ class RunConfig(Section):
             InputError: If the recipe is one of a supernet.
         """
         if self.table is None:
-            raise InputError(f"{self.name} trains a supernet and has no table")
+            raise InputError(f"{self.name} searches networks and has no table")
         return self.table
 
     @property
@@ -88,16 +96,20 @@ class RunConfig(Section):
         """Named space, path of a space file, or ``package.module:Name``.
 
         Raises:
-            InputError: If the recipe is one of a table.
+            InputError: If the recipe is not one of a supernet of Spikefront's.
         """
         if self.space is None:
-            raise InputError(f"{self.name} searches a table, which has no space of networks")
+            raise InputError(f"{self.name} searches {self.without('space of networks')}")
         return self.space
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold, without keys that mean nothing here; parsing them gives this."""
-        unused = ("table",) if self.table is None else SUPERNET_KEYS
-        return self.model_dump(mode="json", exclude=set(unused))
+        unused = {"table", "source"} if self.data is not None else set(SUPERNET_KEYS)
+        if self.table is not None:
+            unused.add("source")
+        elif self.source is not None:
+            unused = (unused - {"device"}) | {"table"}
+        return self.model_dump(mode="json", exclude=unused)
 
     def changed(self, **tables: dict[str, Any]) -> RunConfig:
         """Return the recipe with some keys replaced, validated anew; ``run`` holds the top-level keys.
@@ -220,11 +232,13 @@ def parse_recipe(values: dict[str, Any], source: str) -> RunConfig:
 
 
 def _with_defaults(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values in which recipes of tables, and of algorithms of the user's own, have defaults of their own."""
+    """Return values in which recipes of tables, and of the user's own algorithms or sources, have other defaults."""
     search = values.get("search")
     if isinstance(search, dict) and ":" in str(search.get("algorithm")):
         values = {**values, "search": {"expand": 1, **search}}
     workers = values.get("workers", {})
+    if values.get("source") is not None:
+        return {"metrics": [], **values}
     if values.get("table") is None or not isinstance(workers, dict):
         return values
     # A look-up costs less than sending it to another process.
@@ -232,13 +246,17 @@ def _with_defaults(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _source_faults(values: dict[str, Any]) -> list[str]:
-    """Return what is wrong with where the scores of a recipe come from: a supernet or a table, and not both."""
+    """Return what is wrong with where the scores of a recipe come from: a supernet, a table or a source, only one."""
+    if values.get("source") is not None:
+        given = [key for key in ("table", *SUPERNET_KEYS) if key != "device" and values.get(key) is not None]
+        rule = "a recipe has space and [data], or [table], or source"
+        return [f"{rule}: {', '.join(given)} cannot go with a source"] * bool(given)
     if values.get("table") is not None:
         given = [key for key in SUPERNET_KEYS if values.get(key) is not None]
         return [f"a recipe has space and [data], or [table]: {', '.join(given)} cannot go with a table"] * bool(given)
     faults = [f"missing key {key}" for key in ("space", "data") if values.get(key) is None]
     if len(faults) == 2:
-        faults[1] += ", or [table] in place of both"
+        faults[1] += ", or [table] or source in place of both"
     return faults + ["metrics should have at least 1 item, got []"] * (values.get("metrics") in ([], ()))
 
 

@@ -19,7 +19,7 @@ from typing import IO, Any
 from evaluators import MODEL_METRICS, EnergyModel, Sense, model_files, parse_energy_model, read_energy_tables
 from nas.config import RunConfig, parse_recipe
 from nas.sections import LIMITS
-from spaces import Architecture, InputError, SearchSpace, Space, TableSpace
+from spaces import Architecture, InputError, ProductSpace, SearchSpace, Space, TableSpace
 from supernet.files import INDEX, write_atomically
 
 RUN = "run.json"
@@ -34,6 +34,8 @@ _FILES = (STORE, LINK, INDEX, "report.html", "front.csv")
 _ELSEWHERE = ("workers", "storage", "storage_patience")
 """Keys of a recipe that do not change what a run finds."""
 _TEXTS = ("id", "images", "table", "data_dir")
+_OPTIONAL = ("energy_models", "reference", "warm_start", "metrics", "source")
+_SOURCE = {"fingerprint": str, "tested": bool}
 _FACTS = {"started", "python", "platform", "cores", "versions", "revision"}
 _PACKAGES = ("spikefront", "torch", "pymoo", "ray", "optuna", "numpy", "pandas", "moocore", "kornia")
 
@@ -56,8 +58,9 @@ def create_folder(
         space: Its space, with the input shape of its images.
         data_dir: Folder of images and tables, or None.
         record: What the run owns from now on, of ``images`` and ``table`` (their fingerprints),
-            ``energy_models`` (tables of the user's models by name), ``reference`` (what the space names to compare
-            with), ``warm_start`` (what it begins with), and ``metrics`` (their senses by name, in order).
+            ``source`` (fingerprint of the user's own, and whether it has a test split), ``energy_models`` (tables of
+            the user's models by name), ``reference`` (what the space names to compare with), ``warm_start`` (what it
+            begins with), and ``metrics`` (their senses by name, in order).
 
     Raises:
         InputError: If the folder cannot be written, or belongs to another recipe.
@@ -70,6 +73,7 @@ def create_folder(
         "energy_models": {},
         "images": None,
         "table": None,
+        "source": None,
         "reference": None,
         "warm_start": None,
         "metrics": None,
@@ -187,12 +191,13 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder} is not a run folder: it has no {RUN}; start one with `nas search`") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
-    own = {"energy_models", "images", "table", "reference", "warm_start", "metrics"}
+    own = {"energy_models", "images", "table", "source", "reference", "warm_start", "metrics"}
     keys = {"format", "id", "recipe", "space", "data_dir", "facts", *own}
     tables = ("recipe", "space", "facts")
     if isinstance(values, dict):
         values.setdefault("energy_models", None)  # a folder from before runs owned them
         values.setdefault("table", None)  # or from before there were any
+        values.setdefault("source", None)
         values.setdefault("reference", None)
         values.setdefault("warm_start", None)
         values.setdefault("metrics", None)
@@ -202,15 +207,14 @@ def read_run(folder: Path) -> dict[str, Any]:
     if (
         not isinstance(values, dict)
         or set(values) != keys
-        or not all(
-            isinstance(values[name], dict | None) for name in ("energy_models", "reference", "warm_start", "metrics")
-        )
+        or not all(isinstance(values[name], dict | None) for name in _OPTIONAL)
         or values["format"] != _FORMAT
         or not all(isinstance(values[name], dict) for name in tables)
         or not set(values["facts"]) >= _FACTS
         or not isinstance(values["facts"]["versions"], dict)
         or not all(values[name] is None or isinstance(values[name], str) for name in _TEXTS)
         or not all(sense in ("max", "min") for sense in (values["metrics"] or {}).values())
+        or {name: type(value) for name, value in (values["source"] or {}).items()} not in ({}, _SOURCE)
     ):
         raise InputError(f"{path} must be of format {_FORMAT} with the keys {sorted(keys)}")
     return values
@@ -248,8 +252,10 @@ def open_recipe(folder: Path) -> tuple[RunConfig, Space]:
     values = read_run(folder)
     config = parse_recipe(values["recipe"], str(folder / RUN))
     try:
-        if config.table is not None:
+        if config.table is not None or (config.source is not None and "rows" in values["space"]):
             return config, TableSpace.from_dict(values["space"])
+        if config.source is not None and "skeleton" not in values["space"]:
+            return config, ProductSpace.from_dict(values["space"])
         space, reference = SearchSpace.from_dict(values["space"]), values["reference"]
         return config, space.with_reference(None if reference is None else Architecture.from_dict(reference))
     except InputError as error:
@@ -288,6 +294,8 @@ def _identity(values: Mapping[str, Any], begun: bool) -> dict[str, Any]:
     recipe["senses"] = values["metrics"]
     if recipe.get("table") is not None:  # wherever its file lies, and its rows make the space
         return {**recipe, "table": {**recipe["table"], "file": None, "sha256": values["table"]}}
+    if recipe.get("source") is not None:
+        return {**recipe, "space": values["space"], "answers": values["source"]}
     data = {**recipe["data"], "images": values["images"]}
     scoring = {name: value for name, value in recipe["scoring"].items() if name != "cache_mb"}
     recipe |= {"scoring": scoring, "data": data}

@@ -133,7 +133,8 @@ def train(
         raise InputError(f"one process trains on this machine, and joins no cluster, got {address!r}; add workers")
     prepared = prepare(recipe, out, data_dir, changes)
     if not isinstance(prepared.source, SupernetSource):
-        raise InputError("a table has no supernet to train; search it with `nas search`")
+        what = "a table" if prepared.config.source is None else prepared.config.source
+        raise InputError(f"{what} has no supernet to train; search it with `nas search`")
     with hold_folder(prepared.folder):
         prepared.source.train(prepared.folder, reporter or Silent(), workers, address)
     return Run(prepared.folder)

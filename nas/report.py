@@ -140,8 +140,8 @@ def _why_section(run: Run, front: pd.DataFrame) -> str:
 
 
 def _count(run: Run, front: pd.DataFrame) -> tuple[list[EnergyModel], dict[str, OperationCounts], str | None]:
-    """Return energy models, what members of the front do, or why that cannot be counted; nothing for a table."""
-    if front.empty or run.config.table is not None:
+    """Return energy models, what members of the front do, or why that cannot be counted; without supernet nothing."""
+    if front.empty or run.config.data is None:
         return [], {}, None
     chosen = np.unique(np.linspace(0, len(front) - 1, _ENERGY_MEMBERS).round().astype(int))
     images = _images(len(chosen))

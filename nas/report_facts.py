@@ -63,6 +63,8 @@ def _constraint_facts(run: Run, search: pd.DataFrame, random: pd.DataFrame) -> s
 
 def _source_facts(run: Run, values: dict[str, Any]) -> dict[str, str]:
     """Return where the scores of a run come from."""
+    if run.config.source is not None:
+        return {"source": f"{run.config.source}, fingerprint {(values['source'] or {}).get('fingerprint')}"}
     if run.config.table is not None:
         return {"table": f"{Path(run.config.table.file).name}, SHA-256 {values['table']}"}
     training = run.training()
@@ -74,8 +76,8 @@ def _source_facts(run: Run, values: dict[str, Any]) -> dict[str, str]:
 
 
 def _scoring_facts(run: Run) -> dict[str, str]:
-    """Return how candidates were calibrated and scored; nothing for a table."""
-    if run.config.table is not None:
+    """Return how candidates were calibrated and scored; nothing without a supernet."""
+    if run.config.data is None:
         return {}
     scoring = run.config.scoring
     images = scoring.validation_images

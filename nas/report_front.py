@@ -36,10 +36,12 @@ def front_section(
 
 def _origin(run: Run) -> str:
     """Return what the columns of the front are, in HTML."""
-    if run.config.table is None:
-        origin = "Metrics are of inherited weights on the validation split, which the search sees"
-    else:
+    if run.config.source is not None:
+        origin = f"Metrics are what <code>{escape(run.config.source)}</code> gives on the validation split"
+    elif run.config.table is not None:
         origin = "Metrics are looked up in a table"
+    else:
+        origin = "Metrics are of inherited weights on the validation split, which the search sees"
     if not run.test_columns:
         return f"{origin}."
     return f"{origin}; columns with <code>test_</code> are on the test split, which it never sees."
@@ -57,7 +59,7 @@ def _interval_words(intervals: Mapping[str, str], untold: str | None) -> str:
 
 def accuracy_intervals(run: Run, front: pd.DataFrame) -> tuple[dict[str, str], str | None]:
     """Return the confidence interval of each test accuracy by key, or why there are none."""
-    if run.config.table is not None or "test_accuracy" not in front or front["test_accuracy"].isna().all():
+    if run.config.data is None or "test_accuracy" not in front or front["test_accuracy"].isna().all():
         return {}, None
     try:
         images = len(run.data.test)

@@ -53,7 +53,7 @@ def commands(run: Run) -> list[str]:
     found = [f"git checkout {revision.removesuffix('-dirty')}"] if revision else []
     version = values["facts"]["versions"].get("spikefront")
     found.append(f"pip install .  # spikefront {version}" if version else "pip install .")
-    place = " --data-dir DIR" if values["data_dir"] and run.config.table is None else ""
+    place = " --data-dir DIR" if values["data_dir"] and run.config.data is not None else ""
     folder = shlex.quote(f"runs/{name}")
     search = f"nas search {shlex.quote(f'{name}.toml')} --out {folder}{place}"
     return [*found, search, f"nas front {folder} -f csv", f"nas report {folder}"]
@@ -67,8 +67,12 @@ def caveats(run: Run) -> list[str]:
         found.append("The code had changes that are in no revision.")
     if run.config.table is not None:
         found.append(f"The table is {Path(run.config.table.file).name}, with the SHA-256 {values['table']}.")
+    elif run.config.source is not None:
+        found.append(f"Scores are what {run.config.source} gives, whose code is not here; its fingerprint is below.")
     elif values["data_dir"]:
         found.append(f"DIR is a folder with the images of {run.config.images.name}, whose fingerprint is below.")
+    if ":" in run.config.search.algorithm:
+        found.append(f"The search is that of {run.config.search.algorithm}, whose code is not here.")
     if values["warm_start"]:
         sha = values["warm_start"].get("sha256")
         found.append(f"The search began with {Path(str(run.config.search.warm_start)).name}, of SHA-256 {sha}.")

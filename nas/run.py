@@ -80,13 +80,16 @@ class Run:
 
     @property
     def test_columns(self) -> list[str]:
-        """Columns of the front that are on the test split: one per objective, none if a table has no such split."""
-        tested = self.config.table is None or self.config.table.test
+        """Columns of the front that are on the test split: one per objective, none if there is no such split."""
+        source, table = read_run(self.folder)["source"], self.config.table
+        tested = source.get("tested") if source else table is None or table.test
         return [f"test_{name}" for name in self.objectives] if tested else []
 
     @property
     def energy_models(self) -> list[EnergyModel]:
         """Energy models that metrics are under, those of objectives first; a user's as it was when the run began."""
+        if self.config.data is None:
+            return []
         from evaluators import UnderModel, build_evaluators
 
         built = build_evaluators(self.config.metrics, self.config.options, self._models).values()
@@ -304,10 +307,10 @@ class Run:
         """Search space of the run's supernet.
 
         Raises:
-            InputError: If the run has searched a table.
+            InputError: If the run has no supernet of Spikefront's.
         """
-        if not isinstance(self.space, SearchSpace):
-            raise InputError(f"{self.folder} has searched a table, which has no supernet and no networks")
+        if self.config.data is None or not isinstance(self.space, SearchSpace):
+            raise InputError(f"{self.folder} has searched {self.config.without('supernet and no networks')}")
         return self.space
 
     def networks(self, keys: Sequence[str]) -> list[Architecture]:

@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from evaluators import (
+    EVALUATORS,
+    UNDER_MODELS,
     Candidate,
     EnergyModel,
     Outcome,
@@ -188,28 +190,34 @@ Models = Mapping[str, EnergyModel] | None
 """Users' energy models by name, in place of their files."""
 
 
-def metric_senses(config: RunConfig, models: Models = None) -> dict[str, Sense]:
+Listed = Mapping[str, Sense] | None
+"""Metrics that come from no evaluator, each with its sense; those of the recipe's table by default."""
+
+
+def metric_senses(config: RunConfig, models: Models = None, listed: Listed = None) -> dict[str, Sense]:
     """Return all metrics of a recipe in order, each with its sense: those of its table, then of its evaluators.
 
     Raises:
-        InputError: If a table and an evaluator claim one metric.
+        InputError: If an evaluator claims a metric of the table, or of the user's own source.
     """
-    listed = {} if config.table is None else config.table.metrics
+    if listed is None:
+        listed = {} if config.table is None else config.table.metrics
     evaluators = build_evaluators(config.metrics, config.options, models)
     measured = {name: sense for evaluator in evaluators.values() for name, sense in evaluator.metrics.items()}
     for name in measured:
         if name in listed:
-            raise InputError(f"a metric has one source, but the table and an evaluator both give {name}")
+            other = "the table" if config.source is None else config.source
+            raise InputError(f"a metric has one source, but {other} and an evaluator both give {name}")
     return {**listed, **measured}
 
 
-def objective_senses(config: RunConfig, models: Models = None) -> dict[str, Sense]:
+def objective_senses(config: RunConfig, models: Models = None, listed: Listed = None) -> dict[str, Sense]:
     """Return a recipe's objectives in order, each with its sense.
 
     Raises:
         InputError: If an objective is not among the metrics, or stands there twice.
     """
-    senses, objectives = metric_senses(config, models), config.search.objectives
+    senses, objectives = metric_senses(config, models, listed), config.search.objectives
     for name in objectives:
         if name not in senses:
             raise InputError(f"search.objectives must be among the metrics {list(senses)}, got {name!r}")
@@ -218,8 +226,8 @@ def objective_senses(config: RunConfig, models: Models = None) -> dict[str, Sens
     return {name: senses[name] for name in objectives}
 
 
-def check_metric_names(config: RunConfig, space: Space, models: Models = None) -> None:
-    """Check that no metric, and no gene of a table, takes the name of another column of the results.
+def check_metric_names(config: RunConfig, space: Space, models: Models = None, listed: Listed = None) -> None:
+    """Check that no metric, and no gene of a table or a source, takes the name of another column of the results.
 
     Raises:
         InputError: If one does.
@@ -228,14 +236,27 @@ def check_metric_names(config: RunConfig, space: Space, models: Models = None) -
     if config.table is not None:  # whose columns may be called anything else
         taken |= {f"{test}{name}" for name in config.search.objectives} if config.table.test else set()
         test = ""
+    if config.source is not None:
+        taken |= {f"{test}{name}" for name in config.search.objectives}
     for name in space.columns:
         if name in taken:
             raise InputError(f"a gene must not be called one of {sorted(taken)}, got {name!r}")
     taken |= set(space.columns)
-    for name in metric_senses(config, models):
+    for name in metric_senses(config, models, listed):
         if name in taken or (test and name.startswith(test)):
             rule = f"{test}… or one of" if test else "one of"
             raise InputError(f"a metric must not be called {rule} {sorted(taken)}, got {name!r}")
+
+
+def check_without_network(metrics: Sequence[str], where: str) -> None:
+    """Check that evaluators are such as need no network of Spikefront's.
+
+    Raises:
+        InputError: If one does.
+    """
+    for name in metrics:
+        if name in EVALUATORS or name.partition(":")[0] in UNDER_MODELS:
+            raise InputError(f"{name} needs a network, which {where} does not have; take it out of metrics")
 
 
 def load_run_data(config: RunConfig, data_dir: str | Path | None) -> ImageData:

@@ -1,4 +1,4 @@
-"""Where the scores of a run come from: a supernet that it trains, or a table of known results."""
+"""Where the scores of a run come from: a supernet that it trains, a table of results, or what the user has."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from evaluators import Sense, StaticMetrics
 from nas.config import RunConfig
 from nas.evaluation import Evaluation, Job
+from nas.own_source import OwnSource
 from nas.progress import Reporter
 from nas.storage import Store
 from nas.supernet_source import SupernetSource
@@ -82,6 +83,8 @@ def open_source(config: RunConfig, folder: Path, data_dir: str | Path | None) ->
     Raises:
         InputError: If the recipe or its data are not right.
     """
+    if config.source is not None:
+        return OwnSource.open(config)
     if config.table is not None:
         return TableSource.open(config, data_dir)
     return SupernetSource.open(config, folder, data_dir)

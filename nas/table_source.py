@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluators import (
-    EVALUATORS,
-    UNDER_MODELS,
     Candidate,
     Evaluator,
     ListedCandidate,
@@ -26,7 +24,7 @@ from evaluators import score as score_candidate
 from nas.config import RunConfig
 from nas.evaluation import Evaluation, SplitName, attempt
 from nas.progress import Reporter
-from nas.scoring import check_metric_names, metric_senses, objective_senses
+from nas.scoring import check_metric_names, check_without_network, metric_senses, objective_senses
 from nas.storage import Store
 from nas.tables import ResultTable, locate_table, read_table
 from spaces import Genotype, InputError, TableSpace
@@ -106,9 +104,7 @@ class TableSource:
         """Read the table of a recipe; errors are those of ``open_source``."""
         chosen = config.lookup
         path = locate_table(chosen.file, data_dir)
-        for name in config.metrics:
-            if name in EVALUATORS or name.partition(":")[0] in UNDER_MODELS:
-                raise InputError(f"{name} needs a network, which a table does not have; take it out of metrics")
+        check_without_network(config.metrics, "a table")
         objectives = objective_senses(config)
         columns = list(dict.fromkeys([*chosen.metrics, *chosen.test.values()]))
         table = read_table(path, chosen.genes, chosen.unordered, columns)

@@ -144,11 +144,15 @@ def question(config: RunConfig, record: Mapping[str, Any], weights: str | None) 
     """
     models, scoring = record["energy_models"] or {}, config.scoring.model_dump(mode="json", exclude={"cache_mb"})
     metrics: dict[str, Any] = {} if config.table is None else dict(config.table.metrics)
+    if config.source is not None:
+        metrics = dict(record["metrics"] or {})
     for metric in config.metrics:
         name = without_folder(metric)
         metrics[name] = [config.options.get(metric, {}), models.get(Path(name.partition(":")[2]).stem)]
     values = {"table": record["table"], "metrics": metrics}
-    if config.table is None:
+    if config.source is not None:
+        values |= {"source": [config.source, config.options.get(config.source, {}), record["source"]]}
+    elif config.table is None:
         values |= {"supernet": weights, "images": record["images"], "scoring": scoring}
     return dict(json.loads(json.dumps(values)))
 

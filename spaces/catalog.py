@@ -52,7 +52,7 @@ def _own_space(name: str) -> SearchSpace:
     try:
         made = found() if callable(found) else found
         if type(made) is SearchSpace:  # code of a subclass would not be in the plain values that a run keeps
-            return SearchSpace.from_dict(made.to_dict())
+            return SearchSpace.from_dict(made.to_dict()).with_reference(made.reference)
     except (InputError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"space {name!r} cannot be built: {error}") from None
     raise InputError(

@@ -200,7 +200,9 @@ class ProductSpace:
             raise InputError(f"name must be a non-empty text, got {name!r}")
         if not isinstance(genes, Mapping) or not genes or not all(isinstance(gene, str) and gene for gene in genes):
             raise InputError(f"genes must be lists of choices by their names, got {genes!r}")
-        if not isinstance(unordered, list | tuple) or not all(gene in genes for gene in unordered):
+        if not isinstance(unordered, list | tuple) or not all(
+            isinstance(gene, str) and gene in genes for gene in unordered
+        ):
             raise InputError(f"unordered must list some of {list(genes)}, got {unordered!r}")
         columns = tuple(_column(gene, choices, gene not in unordered) for gene, choices in genes.items())
         return cls(name, columns, _needs(needs, {column.name: column for column in columns}))
@@ -244,6 +246,7 @@ def _needs(needs: Any, columns: Mapping[str, Column]) -> dict[str, tuple[str, fl
             or need[0] in needs
             or _kind(columns[need[0]].choices[0]) is not float
             or _kind(need[1]) is not float
+            or not isfinite(need[1])
         ):
             raise InputError(f"{rule}, got {need!r} for {name!r}")
         found[name] = (need[0], need[1])

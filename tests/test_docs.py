@@ -189,7 +189,7 @@ def test_the_page_on_recipes_shows_every_key_and_every_default_that_is_not_an_ex
         "search": set(SearchConfig.model_fields),
         "workers": set(WorkersConfig.model_fields),
     }
-    assert set(shown) == set(RunConfig.model_fields) - {"table"}
+    assert set(shown) == set(RunConfig.model_fields) - {"table", "source"}
     for table, keys in tables.items():
         assert set(shown[table]) == keys
     default = RunConfig(name="x", space="digits", data=DataConfig(name="digits")).model_dump(mode="json")

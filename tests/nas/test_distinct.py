@@ -18,8 +18,11 @@ from nas.constraints import parse_constraints
 from nas.contest import MemoryRecord
 from nas.evaluation import Evaluation
 from nas.loop import Quest, run_search
+from nas.modes import settle_mode
 from nas.plan import Row
 from nas.problem import ArchitectureProblem
+from nas.sections import SearchConfig, WorkersConfig
+from nas.storage import Notes
 from spaces import InputError, SearchSpace, load_space
 
 
@@ -81,6 +84,18 @@ def of_pymoo(plan):
     return NSGA2(pop_size=plan.population)
 
 
+class Particles(Obstinate):
+    """Proposes the same individuals again and again, which it moves."""
+
+    def _infill(self):
+        X = super()._infill().get("X")
+        if self.pop is None or len(self.pop) == 0:
+            return Population.new(X=X)
+        for individual, position in zip(self.pop, X, strict=True):
+            individual.X = position
+        return self.pop
+
+
 STEADY = Row(Obstinate, asynchronous=True, steady=True)
 REALS = Row(of_pymoo, reals=True)
 SCALAR = Row(Obstinate, scalar=True)
@@ -117,8 +132,9 @@ def test_same_seed_proposes_the_same_and_another_seed_something_else(name, space
     assert first != other
 
 
-def test_repeats_are_told_what_was_found_in_the_order_in_which_they_were_proposed(space):
-    generations, distinct = proposals("test_distinct:Obstinate", space, 60, population=6)
+@pytest.mark.parametrize("name", ["Obstinate", "Particles"])
+def test_repeats_are_told_what_was_found_in_the_order_in_which_they_were_proposed(name, space):
+    generations, distinct = proposals(f"test_distinct:{name}", space, 60, population=6)
     heard = distinct._algorithm.heard
     assert {len(generation) for generation in heard} == {6}
     assert any(len(generation) < 6 for generation in generations)
@@ -239,6 +255,18 @@ def test_what_is_no_algorithm_is_refused_before_the_training(name, message, reci
 def test_options_that_make_no_sense_are_refused(keys, message, recipe, tmp_path):
     with pytest.raises(InputError, match=message):
         nas.search(recipe, tmp_path / "run", search={"algorithm": "test_distinct:Obstinate", **keys})
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("test_distinct:Obstinate", "generational"), ("test_distinct:STEADY", "async"), ("nsga2", "async")],
+)
+def test_several_workers_search_asynchronously_if_the_algorithm_can(name, mode):
+    class Empty:
+        study, opened = Notes({}, lambda _: None), 0
+
+    assert settle_mode(SearchConfig(algorithm=name), WorkersConfig(pool="ray", count=2), Empty()) == mode
+    assert settle_mode(SearchConfig(algorithm=name, mode="async"), WorkersConfig(), Empty()) == mode
 
 
 def test_an_algorithm_that_climbs_takes_a_fitness():

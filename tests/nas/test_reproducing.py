@@ -43,6 +43,18 @@ def test_the_files_of_a_run_make_it_again(finished, tmp_path, comparable, monkey
     assert comparable(again, rows=6)["accuracy"].tolist() == expected["accuracy"].tolist()
 
 
+def test_a_space_of_a_module_becomes_a_file_and_an_algorithm_of_one_is_said_to_be_missing(copied, tmp_path):
+    values = json.loads((copied / RUN).read_text())
+    values["recipe"]["space"] = "no_such_module:space"
+    values["recipe"]["search"] |= {"algorithm": "no_such_module:Own", "expand": 1}
+    (copied / RUN).write_text(json.dumps(values))
+    run = nas.Run(copied)
+    recipe = nas.load_recipe(written(run, tmp_path))
+    assert load_space(recipe.space) == run.space
+    assert recipe.search.algorithm == "no_such_module:Own"
+    assert "The search is that of no_such_module:Own, whose code is not here." in caveats(run)
+
+
 def test_models_warm_starts_and_stores_are_named_without_their_folders(tmp_path):
     board = 'title = "t"\nsource = "s"\nchecked = "measured"\n[operations]\nmac = 9.2\naccumulate = 1.8\n'
     (tmp_path / "board.toml").write_text(board)

@@ -1,7 +1,4 @@
-"""An algorithm that is defined outside the package, here, searches from a recipe, in both modes, and in reals.
-
-It proposes many architectures again; none of them is scored again.
-"""
+"""An algorithm that is defined outside the package, here, searches in both modes; what it repeats costs nothing."""
 
 import numpy as np
 from pymoo.core.algorithm import Algorithm
@@ -55,8 +52,7 @@ def test_an_algorithm_of_a_module_searches_in_both_modes_and_its_repeats_cost_no
     for mode in ("generational", "async"):
         (tmp_path / "own.toml").write_text(RECIPE.replace("MODE", mode))
         run = nas.search(tmp_path / "own.toml", tmp_path / mode)
-        frame = run.evaluations()
-        assert (len(frame), frame["key"].nunique(), (frame["state"] == "complete").all()) == (12, 12, True)
+        assert run.evaluations()["key"].nunique() == len(run.evaluations()) == 12
         assert len(TOLD) > 12, "repeats were told as well"
         TOLD.clear()
         assert "test_own_algorithm:OWN, population 4" in (run.folder / "report.html").read_text()

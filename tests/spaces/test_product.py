@@ -97,6 +97,8 @@ def test_a_space_far_too_large_to_list_has_its_exact_size_and_is_sampled():
         ({"size": 3}, r"has the keys \['genes', 'name', 'needs', 'unordered'\], got .*size"),
         ({"genes": {}}, "genes must be lists of choices by their names, got {}"),
         ({"genes": [3]}, r"genes must be lists of choices by their names, got \[3\]"),
+        ({"unordered": [["op"]]}, r"unordered must list some of"),
+        ({"needs": {"op": ["depth", float("nan")]}}, "needs must give"),
         ({"unordered": ["stripe"]}, r"unordered must list some of .*, got \['stripe'\]"),
         ({"genes": CELLS["genes"] | {"op": []}}, r"op must be a list of different numbers, .*, got \[\]"),
         ({"genes": CELLS["genes"] | {"op": "ab"}}, "op must be a list of different numbers, .*, got 'ab'"),
