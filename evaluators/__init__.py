@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from evaluators.operations import OperationCounts, counting
     from evaluators.senses import Sense
     from evaluators.static import StaticMetrics, UnbuiltCandidate
-    from evaluators.table import EVALUATORS, UNDER_MODELS, build_evaluators, score
+    from evaluators.table import EVALUATORS, UNDER_MODELS, build_evaluators, is_own, score
     from evaluators.tabular import HasArchitecture, ListedCandidate, Table
     from supernet.engine import LayerOperations, NeuronOperations
 
@@ -70,6 +70,7 @@ __all__ = [
     "energy_model_names",
     "energy_parts",
     "estimate_energy_mj",
+    "is_own",
     "load_energy_model",
     "model_files",
     "parse_energy_model",
@@ -112,6 +113,7 @@ _HOMES = {
     "energy_model_names": "evaluators.energy_models",
     "energy_parts": "evaluators.energy",
     "estimate_energy_mj": "evaluators.energy",
+    "is_own": "evaluators.table",
     "load_energy_model": "evaluators.energy_models",
     "model_files": "evaluators.energy_models",
     "parse_energy_model": "evaluators.energy_models",

@@ -34,6 +34,11 @@ UNDER_MODELS: dict[str, Callable[..., Evaluator]] = {"energy_mj": Energy, "qnn_r
 """Rows that also exist as ``name:MODEL``, one for each of ``energy_models.MODEL_METRICS``."""
 
 
+def is_own(name: str) -> bool:
+    """Return whether an evaluator is of a user's own module, which building it imports."""
+    return ":" in name and name.partition(":")[0] not in UNDER_MODELS
+
+
 def build_evaluators(
     names: Sequence[str],
     options: Mapping[str, Mapping[str, Any]],

@@ -111,6 +111,23 @@ def with_test(frame: pd.DataFrame, test: pd.DataFrame | None, objectives: Iterab
     return frame.join(test.set_index("key")[list(objectives)].add_prefix("test_"), on="key")
 
 
+def why_empty(evaluations: pd.DataFrame, constraints: Sequence[Constraint]) -> str | None:
+    """Return why the frame of a search has no front, and how near it came; None if it has one, or no results."""
+    frame = evaluations[evaluations["state"] != "running"]
+    if frame.empty or frame["feasible"].any():
+        return None
+    complete = frame[frame["state"] == "complete"]
+    if complete.empty:
+        return f"all {len(frame)} evaluations failed, the first with {frame['failure'].iloc[0]}"
+    nearest = complete.iloc[int(violations(complete, constraints).argmin())]
+    names = dict.fromkeys(constraint.metric for constraint in constraints)
+    values = ", ".join(f"{name} {nearest[name]:.6g}" for name in names)
+    return (
+        f"none of {len(frame)} evaluations keeps {' and '.join(map(str, constraints))}; the nearest is "
+        f"{nearest['key']} with {values}"
+    )
+
+
 def hypervolume(
     points: NDArray[np.float64], objectives: Mapping[str, Sense], reference: Mapping[str, float]
 ) -> float:

@@ -13,11 +13,11 @@ import pandas as pd
 from evaluators import EnergyModel, Sense
 from nas.address import Address, parse_address
 from nas.backend import Storage, open_run_storage
-from nas.constraints import Constraint, parse_constraints, violations
+from nas.constraints import Constraint, parse_constraints
 from nas.drivers import Driver, find_leader
 from nas.folder import LINK, RUN, STORE, open_energy_models, open_recipe, read_run, recorded_senses
 from nas.pick import REFERENCE_KEY, Pick, is_rule, pick
-from nas.results import evaluations_frame, front_frame, hypervolume
+from nas.results import evaluations_frame, front_frame, hypervolume, why_empty
 from nas.run_comparison import compare_runs
 from nas.soundness import REFERENCE, RERANKING, WARM, check_directions, check_file, sound_attributes, sound_trials
 from nas.stopping import STOPPED, Reason, why_stopped
@@ -69,8 +69,14 @@ class Run:
         recorded = recorded_senses(self.folder)
         if recorded is not None:
             return recorded
+        from evaluators import is_own
         from nas.scoring import metric_senses
 
+        if own := [name for name in self.config.metrics if is_own(name)]:
+            raise InputError(
+                f"to read a run imports none of its modules, but {self.folder} is from before runs kept their metrics, "
+                f"and has those of {own}; `nas search` with its recipe and --out {self.folder} adds them"
+            )
         return metric_senses(self.config, self._models)
 
     @property
@@ -90,9 +96,11 @@ class Run:
         """Energy models that metrics are under, those of objectives first; a user's as it was when the run began."""
         if self.config.data is None:
             return []
-        from evaluators import UnderModel, build_evaluators
+        from evaluators import UnderModel, build_evaluators, is_own
 
-        built = build_evaluators(self.config.metrics, self.config.options, self._models).values()
+        names = [name for name in self.config.metrics if not is_own(name)]  # whose modules are not imported to read
+        options = {name: values for name, values in self.config.options.items() if name in names}
+        built = build_evaluators(names, options, self._models).values()
         models = {name: each.energy_model for each in built if isinstance(each, UnderModel) for name in each.metrics}
         ordered = [models[name] for name in (*self.config.search.objectives, *models) if name in models]
         return list({model.name: model for model in ordered}.values())
@@ -259,20 +267,7 @@ class Run:
 
     def why_empty(self) -> str | None:
         """Return why the search has no front, and how near it came; None if it has one, or has not begun."""
-        frame = self.evaluations()
-        frame = frame[frame["state"] != "running"]
-        if frame.empty or frame["feasible"].any():
-            return None
-        complete = frame[frame["state"] == "complete"]
-        if complete.empty:
-            return f"all {len(frame)} evaluations failed, the first with {frame['failure'].iloc[0]}"
-        nearest = complete.iloc[int(violations(complete, self.constraints).argmin())]
-        names = dict.fromkeys(constraint.metric for constraint in self.constraints)
-        values = ", ".join(f"{name} {nearest[name]:.6g}" for name in names)
-        return (
-            f"none of {len(frame)} evaluations keeps {' and '.join(map(str, self.constraints))}; the nearest is "
-            f"{nearest['key']} with {values}"
-        )
+        return why_empty(self.evaluations(), self.constraints)
 
     @property
     def by_hand(self) -> Architecture | None:

@@ -208,3 +208,22 @@ def test_senses_that_no_run_has_written_are_refused(metrics, text, known, tmp_pa
 
 def test_the_table_has_failures_to_show():
     assert results()["acc"].isna().any()
+
+
+@pytest.mark.parametrize("verb", ["front", "pick", "status", "report"])
+def test_a_run_is_read_without_the_modules_that_it_names(verb, copied, command, tmp_path, monkeypatch):
+    (tmp_path / "unwanted.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    record = json.loads((copied / "run.json").read_text())
+    record["recipe"]["metrics"].append("unwanted:Own")
+    record["recipe"]["options"]["unwanted:Own"] = {"strength": 1.0}
+    record["recipe"]["search"] |= {"algorithm": "unwanted:Algorithm", "expand": 1}
+    record["recipe"]["space"] = "unwanted:Space"
+    (copied / "run.json").write_text(json.dumps(record))
+    code, _, err = command(verb, copied)
+    assert (code, err) == (0, "")
+    record["metrics"] = None  # as in a folder from before runs kept them
+    (copied / "run.json").write_text(json.dumps(record))
+    code, _, err = command(verb, copied)
+    assert code == 2
+    assert "to read a run imports none of its modules" in err
