@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from importlib.util import find_spec
 from itertools import count
@@ -46,6 +47,7 @@ from nas.sections import MOST_EXPANDED
 from nas.start import best_first, told
 from nas.tournament import by_feasibility, by_niche
 from spaces import Genotype, InputError
+from spaces.resolve import refusing
 
 Config.warnings["not_compiled"] = False
 
@@ -330,5 +332,6 @@ def build_algorithm(
     algorithm.reranker = reranker
     if algorithm.termination is None:
         algorithm.termination = NoTermination()
-    algorithm.setup(problem.in_reals() if row.reals else problem, seed=seed)
+    with refusing(f"algorithm {name!r} cannot be set up for this problem") if own else nullcontext():
+        algorithm.setup(problem.in_reals() if row.reals else problem, seed=seed)
     return Distinct(name, algorithm, seed, told(problem, start) if start else ()) if own else algorithm

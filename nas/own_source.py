@@ -16,7 +16,7 @@ from nas.progress import Reporter
 from nas.scoring import check_metric_names, check_without_network, metric_senses, objective_senses, threads
 from nas.storage import Store
 from spaces import Genotype, InputError, ProductSpace, SearchSpace, Space, TableSpace
-from spaces.resolve import resolve
+from spaces.resolve import refusing, resolve
 from supernet.device import resolve_device
 
 Answer = Callable[[Any, SplitName], Mapping[str, float]]
@@ -214,11 +214,9 @@ def _build(name: str, options: Mapping[str, Any]) -> OwnSupernet:
     rule = "a source is called with its options and gives what has space, metrics, fingerprint and open()"
     if not callable(build):
         raise InputError(f"{rule}, but {name!r} is {build!r}")
-    try:
+    with refusing(f"source {name!r} cannot be built"):
         own = build(**options)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"source {name!r} cannot be built: {error}") from None
-    lacking = [part for part in ("space", "metrics", "fingerprint", "open") if not hasattr(own, part)]
+        lacking = [part for part in ("space", "metrics", "fingerprint", "open") if not hasattr(own, part)]
     if lacking:
         raise InputError(f"{rule}, but that of {name!r} lacks {', '.join(lacking)}")
     if type(own.space) not in KINDS:

@@ -17,7 +17,7 @@ from pymoo.core.algorithm import Algorithm
 from nas.problem import ArchitectureProblem
 from nas.rerank import Reranker
 from spaces import Genotype, InputError
-from spaces.resolve import resolve
+from spaces.resolve import refusing, resolve
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,8 @@ def build_own(name: str, row: Row, plan: Plan) -> Algorithm:
     Raises:
         InputError: If it cannot be built, or is none.
     """
-    try:
+    with refusing(f"algorithm {name!r} cannot be built"):
         algorithm = row.build(plan)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"algorithm {name!r} cannot be built: {type(error).__name__}: {error}") from error
     if not isinstance(algorithm, Algorithm):
         raise InputError(f"algorithm {name!r} must return a pymoo Algorithm, got {algorithm!r}")
     if algorithm.problem is not None:

@@ -74,8 +74,8 @@ class Run:
 
         if own := [name for name in self.config.metrics if is_own(name)]:
             raise InputError(
-                f"to read a run imports none of its modules, but {self.folder} is from before runs kept their metrics, "
-                f"and has those of {own}; `nas search` with its recipe and --out {self.folder} adds them"
+                f"to read a run imports none of its modules, but {self.folder} is from before runs kept metrics, and "
+                f"has those of {own}; `nas search` with its recipe and --out {self.folder} adds them"
             )
         return metric_senses(self.config, self._models)
 

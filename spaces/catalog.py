@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 from spaces.errors import InputError
-from spaces.resolve import resolve
+from spaces.resolve import refusing, resolve
 from spaces.space import SearchSpace
 
 _NAMED = Path(__file__).parent / "named"
@@ -49,12 +49,10 @@ def load_space(name_or_path: str | Path) -> SearchSpace:
 def _own_space(name: str) -> SearchSpace:
     """Return the space that ``package.module:Name`` names, checked as that of a file is."""
     found: object = resolve({}, name, "space")
-    try:
+    with refusing(f"space {name!r} cannot be built"):
         made = found() if callable(found) else found
         if type(made) is SearchSpace:  # code of a subclass would not be in the plain values that a run keeps
             return SearchSpace.from_dict(made.to_dict()).with_reference(made.reference)
-    except (InputError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"space {name!r} cannot be built: {error}") from None
     raise InputError(
         f"a space of one's own is a spaces.SearchSpace, or what returns one without arguments, but {name!r} gives "
         f"{made!r}; SearchSpace.from_dict makes one of the values that a space file has"

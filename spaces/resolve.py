@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import TypeVar, cast
 
 from spaces.errors import InputError
@@ -22,7 +25,23 @@ def resolve(table: Mapping[str, T], name: str, what: str) -> T:
     module_name, colon, attribute = name.partition(":")
     if not colon:
         raise InputError(f"{what} must be one of {sorted(table)} or package.module:Name, got {name!r}")
-    try:
+    with refusing(f"{what} {name!r} cannot be imported"):
         return cast(T, getattr(import_module(module_name), attribute))
-    except (ImportError, AttributeError, ValueError, TypeError, SyntaxError) as error:
-        raise InputError(f"{what} {name!r} cannot be imported: {error}") from None
+
+
+@contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """Make whatever a user's code raises inside the block an InputError that says what, why and where.
+
+    Raises:
+        InputError: If anything is raised.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from error
+    except Exception as error:  # a user's code may raise anything
+        frames = traceback.extract_tb(error.__traceback__)[2:]  # behind this function and the block
+        places = [frame for frame in frames if "importlib" not in frame.filename]
+        where = f" ({Path(places[-1].filename).name}, line {places[-1].lineno})" if places else ""
+        raise InputError(f"{what}: {type(error).__name__}: {error}{where}") from error

@@ -6,9 +6,11 @@ from itertools import chain
 import numpy as np
 import pytest
 from fakes import OBJECTIVES, FakePool, evaluation, half_failing, proposals, three_metrics, toy_metrics
+from pymoo.algorithms.moo.moead import MOEAD
 from pymoo.algorithms.moo.nsga2 import NSGA2
 from pymoo.core.algorithm import Algorithm
 from pymoo.core.population import Population
+from pymoo.util.ref_dirs import get_reference_directions
 from test_algorithms import SMALL, flat
 from test_asynchronous import Diary, VirtualPool, searched
 
@@ -109,6 +111,14 @@ def returns_nothing(plan):
 
 def breaks(plan):
     return plan.nonsense
+
+
+def stumbles(plan):
+    return {}["much"]
+
+
+def unconstrained(plan):
+    return MOEAD(get_reference_directions("uniform", 2, n_partitions=plan.population - 1))
 
 
 def set_up(plan):
@@ -233,6 +243,11 @@ def test_results_that_a_search_begins_with_are_told_and_not_proposed(space):
         ("test_distinct:outside", "must return a pymoo Algorithm, got <function"),
         ("test_distinct:returns_nothing", "'test_distinct:returns_nothing' must return a pymoo Algorithm, got None"),
         ("test_distinct:breaks", "'test_distinct:breaks' cannot be built: AttributeError: 'Plan' object has no attr"),
+        (
+            "test_distinct:stumbles",
+            r"stumbles' cannot be built: KeyError: 'much' \(test_distinct.py, line",
+        ),
+        ("test_distinct:unconstrained", "cannot be set up for this problem: AssertionError: .*moead.py, line"),
         ("test_distinct:set_up", "leave setup"),
         ("test_distinct:SEVERAL", "test_distinct:SEVERAL searches for 3 or more objectives, got 2"),
         ("pymoo.algorithms.moo.nsga2:NSGA2", r"is a class of pymoo, .* that returns NSGA2\(...\), and name that"),

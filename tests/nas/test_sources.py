@@ -72,6 +72,7 @@ def broken(): own = Own(); own.space = SPACE.__class__("", SPACE.genes, {}); ret
 def senseless(): own = Own(); own.metrics = {"accuracy": "up"}; return own
 def metricless(): own = Own(); own.metrics = {}; return own
 def nameless(): own = Own(); own.fingerprint = 3; return own
+def stumbling(): raise RuntimeError("no license")
 def shut(): own = Own(); own.open = 3; return own
 def colliding(): own = Own(); own.metrics = Own.metrics | {"stages": "min"}; return own
 """
@@ -262,6 +263,10 @@ def test_what_needs_a_supernet_of_spikefronts_is_refused(verb, mine, tmp_path, c
         ("senseless", "the metrics of a source are such as .* but those of .* are {'accuracy': 'up'}"),
         ("metricless", "the metrics of a source are such as .* but those of .* are {}"),
         ("nameless", "the fingerprint of a source must be a text, but that of .* is 3"),
+        (
+            "stumbling",
+            r"stumbling' cannot be built: RuntimeError: no license \(module_of_sou.*, line",
+        ),
         ("shut", "but open or prepare of 'module_of_sources:shut' cannot be called"),
         ("colliding", "a metric must not be called .* got 'stages'"),
     ],

@@ -163,7 +163,7 @@ def test_a_module_names_a_space_or_what_returns_one(made, own_module):
         ("SearchSpace", r"space 'module_of_spaces:OWN' cannot be built: .*missing 3 required positional"),
         ("replace(DIGITS, name='')", r"cannot be built: name must be a non-empty text, got ''"),
         ("replace(DIGITS, genes={})", r"cannot be built: a space has the genes .*, missing \['embed_dim', "),
-        ("replace(DIGITS, genes=3)", r"cannot be built: 'int' object"),
+        ("replace(DIGITS, genes=3)", r"cannot be built: AttributeError: 'int' object"),
         ("type('Mine', (SearchSpace,), {})(DIGITS.name, DIGITS.genes, DIGITS.skeleton)", r"gives Mine\("),
     ],
 )
@@ -176,6 +176,12 @@ def test_what_a_module_names_must_be_a_space(made, message, own_module):
 def test_a_space_that_cannot_be_imported_is_refused(name, own_module):
     own_module(IMPORTS)
     with pytest.raises(InputError, match=rf"space '{name}' cannot be imported: "):
+        load_space(name)
+
+
+def test_a_module_that_fails_is_refused_with_the_place(own_module):
+    name = own_module(f"{IMPORTS}OWN = 1 / 0\n")
+    with pytest.raises(InputError, match=r"imported: ZeroDivisionError: .* \(module_of_spaces.py, line \d+\)"):
         load_space(name)
 
 

@@ -131,7 +131,10 @@ def test_a_network_of_neurons_of_the_users_own_trains_and_is_cut_out(own_module,
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("nothing.here:Own", "neuron 'nothing.here:Own' cannot be imported: No module named 'nothing'"),
+        (
+            "nothing.here:Own",
+            "'nothing.here:Own' cannot be imported: ModuleNotFoundError: No module named 'nothing'",
+        ),
         ("neurons_of_a_user:Missing", "cannot be imported: .* has no attribute 'Missing'"),
         ("neurons_of_a_user:NoArguments", r"built as Name\(surrogate, soft, executor\), but .* takes 1 positional"),
         ("neurons_of_a_user:Choosy", "built as .*: soft resets only"),
