@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from math import isfinite, prod
+from math import prod
 from typing import Any, cast
 
 import numpy as np
@@ -191,10 +191,11 @@ class ProductSpace:
         Raises:
             InputError: If a key is missing or unknown, or a value breaks a rule.
         """
-        values = {"unordered": (), "needs": {}, **values}
         known = {"name", "genes", "unordered", "needs"}
-        if set(values) != known:
-            raise InputError(f"a space of genes has the keys {sorted(known)}, got {sorted(values)}")
+        if not isinstance(values, Mapping) or not {"name", "genes"} <= set(values) <= known:
+            given = sorted(map(str, values)) if isinstance(values, Mapping) else repr(values)
+            raise InputError(f"a space of genes has the keys {sorted(known)}, got {given}")
+        values = {"unordered": (), "needs": {}, **values}
         name, genes, unordered, needs = (values[key] for key in ("name", "genes", "unordered", "needs"))
         if not isinstance(name, str) or not name:
             raise InputError(f"name must be a non-empty text, got {name!r}")
@@ -216,16 +217,23 @@ def _kind(choice: object) -> type:
     return bool if isinstance(choice, bool) else float if isinstance(choice, int | float) else type(choice)
 
 
+def _is_finite(number: float) -> bool:
+    """Return whether a number is finite, also as a float, which an int may be too large for."""
+    return abs(number) < 1e300
+
+
 def _column(name: str, choices: Any, ordered: bool) -> Column:
     """Return a gene; numbers are sorted, anything else stays in its order."""
     rule = f"{name} must be a list of different numbers, texts or truth values"
-    if not isinstance(choices, list | tuple) or not 0 < len(choices) <= MOST_CHOICES:
+    if not isinstance(choices, list | tuple) or not choices:
         raise InputError(f"{rule}, got {choices!r}")
+    if len(choices) > MOST_CHOICES:
+        raise InputError(f"{rule}, {MOST_CHOICES} at most, got {len(choices)}")
     kinds = {_kind(choice) for choice in choices}
     if len(kinds) != 1 or not kinds <= {bool, float, str}:
         raise InputError(f"{rule}, all of one kind, got {choices!r}")
     numbers = kinds == {float}
-    if numbers and not all(abs(choice) < 1e300 and isfinite(choice) for choice in choices):
+    if numbers and not all(map(_is_finite, choices)):
         raise InputError(f"{rule}, finite ones, got {choices!r}")
     if len(set(choices)) != len(choices):
         raise InputError(f"{rule}, got {choices!r}")
@@ -246,7 +254,7 @@ def _needs(needs: Any, columns: Mapping[str, Column]) -> dict[str, tuple[str, fl
             or need[0] in needs
             or _kind(columns[need[0]].choices[0]) is not float
             or _kind(need[1]) is not float
-            or not isfinite(need[1])
+            or not _is_finite(need[1])
         ):
             raise InputError(f"{rule}, got {need!r} for {name!r}")
         found[name] = (need[0], need[1])

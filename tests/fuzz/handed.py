@@ -120,6 +120,20 @@ SPACE = {
     },
 }
 
+PRODUCT = {
+    "name": "curves",
+    "genes": {
+        "terms": [1, 2, 4],
+        "basis": ["powers", "waves"],
+        "skip": [False, True],
+        "w": [0.5, 1.5],
+        "x": [3, 1, 2],
+    },
+    "unordered": ["x"],
+    "needs": {"skip": ["terms", 2], "w": ["terms", 4]},
+}
+"""Space of any genes."""
+
 COSTS = {
     "title": "costs",
     "source": "nobody",

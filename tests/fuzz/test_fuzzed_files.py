@@ -7,14 +7,14 @@ import json
 
 import numpy as np
 import pandas as pd
-from handed import COSTS, LISTED, SPACE, answered, command, folder, fuzz, portions, results, tried
+from handed import COSTS, LISTED, PRODUCT, SPACE, answered, command, folder, fuzz, portions, results, tried
 from hypothesis import strategies as st
 from mutations import DEEP, LONE, ODD, damaged, mutated, toml_text
 
 from evaluators import load_energy_model, parse_energy_model
 from nas.listing import read_architectures
 from nas.tables import read_table
-from spaces import SearchSpace, TableSpace, load_space
+from spaces import ProductSpace, SearchSpace, TableSpace, load_space
 
 GENES, METRICS = ("width", "op", "wide"), ("acc", "acc_held_out", "energy_mj")
 
@@ -74,6 +74,22 @@ def test_plain_values_make_a_space_or_are_refused(examples):
             check_space(space)
 
     fuzz(check, examples, values=mutated(SPACE, [LONE]))
+
+
+@portions(300, 3000)
+def test_plain_values_make_a_space_of_genes_or_are_refused(examples):
+    def check(values):
+        space, why = tried(ProductSpace.from_dict, values)
+        if why is not None:
+            return
+        assert ProductSpace.from_dict(json.loads(json.dumps(space.to_dict()))) == space
+        drawn = space.sample(np.random.default_rng(0))
+        assert drawn in space
+        assert space.decode(space.encode(drawn)) == drawn
+        if space.size < 1000:
+            assert len({architecture.key for architecture in space}) == space.size
+
+    fuzz(check, examples, values=st.one_of(mutated(PRODUCT, [LONE]), st.sampled_from(ODD)))
 
 
 # Tables
