@@ -270,12 +270,23 @@ def _named(key: str, feasible: pd.DataFrame, run: Run) -> pd.Series:
     """Return the row of a key, of how one begins, or of what the space is compared with."""
     full = run.architecture(key).key if key else ""
     if key == REFERENCE_KEY:
-        others = run.evaluations("reference")
-        feasible = with_test(others[others["feasible"]], run.evaluations("test"), run.objectives)
+        feasible = _feasible_reference(full, run)
     rows = feasible[feasible["key"] == full]
     if rows.empty:
         raise InputError(f"--select must be {_RULES} of a feasible evaluation of the search, got {key!r}")
     return rows.iloc[0]
+
+
+def _feasible_reference(key: str, run: Run) -> pd.DataFrame:
+    """Return the row of what the space is compared with, which has failed or breaks constraints else."""
+    others = run.evaluations("reference")
+    found = others[others["key"] == key]
+    if not found["feasible"].any():
+        reasons = found["failure"].dropna().tolist() or [
+            f"it does not keep {' and '.join(map(str, run.constraints))}"
+        ]
+        raise InputError(f"a pick is feasible, but the reference {key} is not: {reasons[0]}; `nas pick` takes others")
+    return with_test(found, run.evaluations("test") if run.test_columns else None, run.objectives)
 
 
 def _picked(run: Run, rule: str, reason: str, row: pd.Series, front: pd.DataFrame) -> Pick:

@@ -286,8 +286,10 @@ class Run:
         """Return architectures by keys as of :meth:`architecture`, and read the trials once."""
         evaluated = [read_architecture(trial, self.space) for study in STUDIES for trial in self._trials(study)]
         architectures, by_hand = [], self.by_hand
+        if REFERENCE_KEY in keys and by_hand is None:
+            raise InputError(f"a space names its reference, but that of {self.folder}, {self.space.name}, names none")
         for name in keys:
-            key = by_hand.key if by_hand is not None and name == REFERENCE_KEY else name
+            key = by_hand.key if by_hand and name == REFERENCE_KEY else name
             found = {a.key: a for a in evaluated if key and a.key.startswith(key)}
             if len(found) != 1:
                 raise InputError(

@@ -38,7 +38,7 @@ def test_it_is_scored_on_both_splits_beside_the_largest_and_is_no_part_of_the_bu
 def test_a_run_without_one_has_none_and_its_name_names_nothing(finished):
     assert finished.by_hand is None
     assert len(finished.evaluations("reference")) == 1
-    with pytest.raises(InputError, match="'reference' names 0"):
+    with pytest.raises(InputError, match=r"a space names its reference, but that of .*, tiny, names none"):
         finished.pick("reference")
 
 
@@ -78,6 +78,40 @@ def test_a_run_goes_on_with_another_reference_and_with_none(compared, tmp_path):
     assert len(run.evaluations("reference")) == 3
     assert nas.search(write_recipe(tmp_path, space=SPACE), compared.folder).by_hand is None
     nas.search(write_recipe(tmp_path, space=NAMED), compared.folder)
+
+
+class Fastidious:
+    """Refuses the network that the space names."""
+
+    metrics = {"spread": "max"}  # noqa: RUF012  # as a reader would write it
+
+    def __call__(self, candidate):
+        if candidate.architecture.embed_dim == 8 and candidate.architecture.timesteps == 2:
+            raise RuntimeError("not this one")
+        return {"spread": 1.0}
+
+
+def test_one_whose_scoring_fails_is_left_out_and_said_to_have_failed(tmp_path):
+    recipe = write_recipe(tmp_path, space=NAMED)
+    changes = {"run": {"metrics": ["accuracy", "energy_mj", "spikes", "test_reference:Fastidious"]}}
+    run = nas.search(recipe, tmp_path / "run", **changes)
+    (scored,) = run.evaluations("reference").loc[lambda rows: rows["key"] == run.by_hand.key].itertuples()
+    assert scored.state == "failed"
+    before = run.evaluations("test")
+    run = nas.search(recipe, tmp_path / "run", **changes)
+    assert run.evaluations("test").equals(before)
+    assert run.by_hand.key not in set(before["key"])
+    assert "hand-made reference of the space" not in (run.folder / REPORT).read_text(encoding="utf-8")
+    with pytest.raises(InputError, match=f"but the reference {run.by_hand.key} is not: RuntimeError: not this one"):
+        run.pick("reference")
+
+
+def test_one_that_breaks_constraints_is_said_to(tmp_path, compared):
+    scored = compared.evaluations("reference").set_index("key").loc[compared.by_hand.key, "spikes"]
+    bound = {"constraints": {"max_spikes": scored / 2}}
+    run = nas.search(write_recipe(tmp_path, space=NAMED), tmp_path / "run", search=bound)
+    with pytest.raises(InputError, match=r"the reference \w+ is not: it does not keep max_spikes"):
+        run.pick("reference")
 
 
 def test_a_recorded_reference_that_the_space_does_not_have_is_refused(copied):
