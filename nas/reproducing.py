@@ -12,6 +12,7 @@ from evaluators import MODEL_METRICS
 from nas.folder import read_run
 from nas.run import Run
 from nas.soundness import MODE
+from spaces import LAYER_GENES, NETWORK_GENES, Architecture
 
 _LEFT_OUT = ("storage", "storage_patience")
 """Keys of a recipe that say where a run was, and not what it did."""
@@ -23,12 +24,12 @@ def recipe_files(run: Run) -> dict[str, str]:
     Paths in them are relative to the recipe. A table, and what a warm start began with, are not among them.
     """
     values = read_run(run.folder)
-    recipe = {key: value for key, value in values["recipe"].items() if key not in _LEFT_OUT}
+    recipe = {key: value for key, value in run.config.to_dict().items() if key not in _LEFT_OUT}
     files: dict[str, str] = {}
     space = str(recipe.get("space", ""))
     if space.endswith(".toml") or ":" in space:
         recipe["space"] = "space.toml"
-        files["space.toml"] = toml(values["space"])
+        files["space.toml"] = toml({**values["space"], **_reference(run.by_hand)})
     for name, tables in (values["energy_models"] or {}).items():
         files[f"{name}.toml"] = toml(tables)
     recipe["metrics"] = [_beside(metric) for metric in recipe["metrics"]]
@@ -39,6 +40,15 @@ def recipe_files(run: Run) -> dict[str, str]:
         recipe["table"] = {**recipe["table"], "file": Path(recipe["table"]["file"]).name}
     recipe["workers"] = {key: value for key, value in recipe["workers"].items() if key != "address"}
     return {f"{run.config.name}.toml": toml(recipe), **files}
+
+
+def _reference(architecture: Architecture | None) -> dict[str, Any]:
+    """Return the table of a space file that names an architecture, none without one."""
+    if architecture is None:
+        return {}
+    genes = architecture.genes
+    layers = {gene: [genes[f"{gene}_{layer}"] for layer in range(architecture.depth)] for gene in LAYER_GENES}
+    return {"reference": {**{gene: genes[gene] for gene in NETWORK_GENES}, **layers}}
 
 
 def _beside(metric: str) -> str:

@@ -6,6 +6,7 @@ import shlex
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 from fakes import LITTLE, METRICS, write_recipe
@@ -33,6 +34,22 @@ def test_the_files_of_a_run_are_its_recipe_and_its_space(finished, tmp_path):
     theirs, own = recipe.to_dict(), finished.config.to_dict()
     assert {**theirs, "space": None} == {**own, "space": None}
     assert load_space(tmp_path / "space.toml") == finished.space
+
+
+def test_a_space_file_has_the_reference_of_the_run(copied, tmp_path):
+    by_hand = nas.Run(copied).space.sample(np.random.default_rng(3))
+    values = json.loads((copied / RUN).read_text())
+    values["reference"] = by_hand.to_dict()
+    (copied / RUN).write_text(json.dumps(values))
+    assert load_space(nas.load_recipe(written(nas.Run(copied), tmp_path)).space).reference == by_hand
+
+
+def test_the_files_of_a_run_have_the_defaults_of_keys_that_its_record_lacks(copied, tmp_path):
+    values = json.loads((copied / RUN).read_text())
+    del values["recipe"]["workers"], values["recipe"]["metrics"]
+    (copied / RUN).write_text(json.dumps(values))
+    run = nas.Run(copied)
+    assert nas.load_recipe(written(run, tmp_path)).metrics == run.config.metrics
 
 
 def test_the_files_of_a_run_make_it_again(finished, tmp_path, comparable, monkeypatch):
