@@ -13,6 +13,21 @@ from spaces.errors import InputError
 
 T = TypeVar("T")
 
+FAULTS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+"""What code that somebody has just written raises."""
+
 
 def resolve(table: Mapping[str, T], name: str, what: str) -> T:
     """Return a row of a table, or the object that ``package.module:Name`` names.
@@ -31,16 +46,16 @@ def resolve(table: Mapping[str, T], name: str, what: str) -> T:
 
 @contextmanager
 def refusing(what: str) -> Iterator[None]:
-    """Make whatever a user's code raises inside the block an InputError that says what, why and where.
+    """Make what is wrong with a user's code inside the block an InputError that says what, why and where.
 
     Raises:
-        InputError: If anything is raised.
+        InputError: If one of ``FAULTS`` is raised.
     """
     try:
         yield
     except InputError as error:
         raise InputError(f"{what}: {error}") from error
-    except Exception as error:  # a user's code may raise anything
+    except FAULTS as error:
         frames = traceback.extract_tb(error.__traceback__)[2:]  # behind this function and the block
         places = [frame for frame in frames if "importlib" not in frame.filename]
         where = f" ({Path(places[-1].filename).name}, line {places[-1].lineno})" if places else ""
