@@ -23,7 +23,7 @@ from nas.drivers import hold_folder
 from nas.evaluation import Evaluation, Job
 from nas.folder import run_facts
 from nas.loop import evaluate
-from nas.pipeline import build_problem, prepare
+from nas.pipeline import Prepared, build_problem, prepare
 from nas.problem import ArchitectureProblem
 from nas.progress import Reporter, Silent
 from nas.results import hypervolume
@@ -91,7 +91,9 @@ def compare(
     if config.table is not None:
         found = _on_table(config, data_dir, tasks, workers, reporter or Silent())
     else:
-        found = _on_supernet(config, out, data_dir, tasks, workers, reporter or Silent())
+        changes = {} if workers is None else {"workers": {"count": workers}}
+        prepared = prepare(config, out, data_dir, changes, compared=builders.values())
+        found = _on_supernet(prepared, tasks, reporter or Silent())
     settings = {
         "recipe": config.to_dict(),
         "seeds": numbers,
@@ -143,18 +145,9 @@ def _on_table(
     return _Found(found, problem.objectives, reference, whole or 1.0)
 
 
-def _on_supernet(
-    config: RunConfig,
-    out: str | Path | None,
-    data_dir: str | Path | None,
-    tasks: _Tasks,
-    workers: int | None,
-    reporter: Reporter,
-) -> _Found:
+def _on_supernet(prepared: Prepared, tasks: _Tasks, reporter: Reporter) -> _Found:
     """Search the subnets of a supernet, one search after the other, and score each architecture once."""
-    changes = {} if workers is None else {"workers": {"count": workers}}
-    prepared = prepare(config, out, data_dir, changes, compared=True)
-    source, pools = prepared.source, prepared.config.workers
+    config, source, pools = prepared.config, prepared.source, prepared.config.workers
     with hold_folder(prepared.folder):
         store = Store(begin_run_storage(prepared.folder), STUDY, source.space, source.objectives)
         job = source.job(prepared.folder, store, reporter)

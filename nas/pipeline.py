@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from nas.algorithms import build_algorithm, check_algorithm, check_fitness
 from nas.backend import begin_run_storage
 from nas.config import RunConfig, load_recipe
 from nas.constraints import parse_constraints
+from nas.contest import Builder
 from nas.drivers import hold_folder, lead
 from nas.durable import Backlog
 from nas.evaluation import Evaluation
@@ -64,7 +66,7 @@ def prepare(
     data_dir: str | Path | None,
     changes: Mapping[str, dict[str, Any]],
     *,
-    compared: bool = False,
+    compared: Iterable[Builder] | None = None,
 ) -> Prepared:
     """Check all that can be checked before anything expensive runs, and claim the run folder.
 
@@ -73,20 +75,21 @@ def prepare(
         out: Run folder.
         data_dir: Folder of images and tables.
         changes: Keys to change, by table.
-        compared: Whether other algorithms than that of the recipe search.
+        compared: Builders of the algorithms that search, in place of that of the recipe.
     """
     changes, storage = _without_password(changes)
     config = (recipe if isinstance(recipe, RunConfig) else load_recipe(recipe)).changed(**changes)
     folder = Path(out) if out is not None else RUNS / config.name
     algorithm, objectives = config.search.algorithm, config.search.objectives
     check_algorithm(algorithm, len(objectives), config.search.expand)
-    if not compared:
+    if compared is None:
         check_fitness(config.search.fitness, [algorithm])
         check_mode(config.search)
     source = open_source(config, folder, data_dir)
     problem = build_problem(config, source)
-    if not compared:  # what cannot be built is found before the training
-        build_algorithm(algorithm, problem, config.search.population, 0, config.search.evaluations, expand=1)
+    builders = [partial(build_algorithm, algorithm, expand=1)] if compared is None else compared
+    for build in builders:  # what cannot be built is found before the training
+        build(problem, config.search.population, 0, config.search.evaluations)
     check_admission(problem, np.random.default_rng(config.seed))
     warm = open_warm_start(config, folder, source.space)
     usable = None if warm is None else admitted(warm, problem)

@@ -259,6 +259,12 @@ def test_what_is_no_algorithm_is_refused_before_the_training(name, message, reci
     assert not (tmp_path / "run").exists()
 
 
+def test_what_cannot_be_compared_is_refused_before_the_training(recipe, tmp_path, listener):
+    with pytest.raises(InputError, match="'test_distinct:stumbles' cannot be built"):
+        nas.compare(recipe, ["nsga2", "test_distinct:stumbles"], seeds=1, out=tmp_path / "run", reporter=listener)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
