@@ -9,6 +9,7 @@ import tempfile
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from unittest import mock
 
 import pandas as pd
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from nas import cli
-from spaces import InputError
+from spaces import InputError, ProductSpace
 
 TABLE = {
     "name": "known",
@@ -151,6 +152,21 @@ COSTS = {
     },
 }
 
+SOURCE = {
+    "name": "own",
+    "source": "handed:Curves",
+    "search": {
+        "objectives": ["fit", "cost"],
+        "population": 3,
+        "expand": 1,
+        "evaluations": 6,
+        "baseline": False,
+        "hypervolume_reference": {"fit": 0.0, "cost": 9.0},
+    },
+    "workers": {"pool": "local", "count": 1, "threads": 1},
+}
+"""Recipe of a source of the user's own, which is here."""
+
 LISTED = [
     {
         "embed_dim": 8,
@@ -168,6 +184,20 @@ LISTED = [
     },
 ]
 """Architectures of that space, in the two ways in which they can be written."""
+
+
+class Curves:
+    """Scores any genes, without anything to train."""
+
+    metrics = MappingProxyType({"fit": "max", "cost": "min"})
+    fingerprint = "first"
+    tested = True
+
+    def __init__(self):
+        self.space = ProductSpace.from_dict(PRODUCT)
+
+    def open(self):
+        return lambda row, split: {"fit": row.genes["terms"] - (split == "test"), "cost": row.genes["x"]}
 
 
 def results():

@@ -6,8 +6,9 @@ import shutil
 import sqlite3
 from contextlib import closing
 
+import pandas as pd
 import pytest
-from handed import TABLE, answered, command, digests, folder, fuzz, portions, results, tried
+from handed import SOURCE, TABLE, answered, command, digests, folder, fuzz, portions, results, tried
 from hypothesis import strategies as st
 from mutations import DEEP, LONE, damaged, mutated, toml_text
 
@@ -51,6 +52,17 @@ def base(tmp_path_factory):
     return make_base(tmp_path_factory.mktemp("runs"))
 
 
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """Folder of a recipe of a source of the user's own, with a finished run of it, and one that was killed."""
+    place = tmp_path_factory.mktemp("own")
+    (place / "recipe.toml").write_text(toml_text(SOURCE))
+    nas.search(place / "recipe.toml", place / "finished")
+    with pytest.raises(Killed):
+        nas.search(place / "recipe.toml", place / "killed", reporter=Killer(5))
+    return place
+
+
 def check_folder(place, verb):
     """Check what a command makes of a run folder that was changed."""
     run, before = place / "run", digests(place)
@@ -79,7 +91,7 @@ def check_run(run, finished):
         complete = frame[frame["state"] == "complete"]
         assert all(math.isfinite(value) for name in run.metrics for value in complete[name])
         for row in frame.itertuples():
-            genes = {name: getattr(row, name) for name in run.space.columns}
+            genes = {name: getattr(row, name) for name in run.space.columns if pd.notna(getattr(row, name))}
             assert run.space.architecture(genes).key == row.key
     assert run.front()["key"].is_unique
     assert math.isfinite(run.hypervolume())
@@ -129,13 +141,16 @@ def test_a_run_whose_files_are_damaged_is_finished_or_refused(examples, base):
 
 def copy_of(base, state, place):
     """Copy a run with its recipe and table into a folder."""
-    for name in ("results.csv", "recipe.toml", "list.csv"):
-        shutil.copy(base / name, place / name)
+    for path in base.iterdir():
+        if path.is_file():
+            shutil.copy(path, place / path.name)
     shutil.copytree(base / state, place / "run")
 
 
 @portions(12, 400)
-def test_a_run_whose_record_has_another_structure_is_finished_or_refused(examples, base):
+@pytest.mark.parametrize("kind", ["base", "own"])
+def test_a_run_whose_record_has_another_structure_is_finished_or_refused(kind, examples, request):
+    base = request.getfixturevalue(kind)
     kept = {state: json.loads((base / state / "run.json").read_bytes()) for state in ("finished", "killed")}
 
     def check(case, verb):
@@ -145,7 +160,13 @@ def test_a_run_whose_record_has_another_structure_is_finished_or_refused(example
             (place / "run" / "run.json").write_text(json.dumps(values))
             check_folder(place, verb)
 
-    cases = states.flatmap(lambda state: st.tuples(st.just(state), mutated(kept[state], [LONE])))
+    def changed(state):
+        """Return records of which anything has changed, or something of where scores come from."""
+        values = kept[state]
+        part = {name: values[name] for name in ("source", "space", "metrics")}
+        return st.one_of(mutated(values, [LONE]), mutated(part, [LONE]).map(lambda new: {**values, **new}))
+
+    cases = states.flatmap(lambda state: st.tuples(st.just(state), changed(state)))
     fuzz(check, examples, case=cases, verb=verbs)
 
 
