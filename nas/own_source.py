@@ -142,8 +142,10 @@ class OwnSource:
         check_without_network(config.metrics, f"source {name!r}")
         own = _build(name, config.options.get(name, {}))
         try:
-            kind: Any = type(own.space)
-            space: Space = kind.from_dict(own.space.to_dict())  # as a run folder reads it
+            given: Any = own.space
+            space: Space = type(given).from_dict(given.to_dict())  # as a run folder reads it
+            if isinstance(space, SearchSpace):
+                space = space.with_reference(given.reference)
         except InputError as error:
             raise InputError(f"the space of source {name!r}: {error}") from None
         listed, config = dict(own.metrics), _without_options(config)
@@ -169,8 +171,12 @@ class OwnSource:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the run folder keeps beside the space: what scores depend on, and whether there is a test split."""
-        return {"source": {"fingerprint": self.own.fingerprint, "tested": self.tested}}
+        """What the run folder keeps: reference of the space, what scores depend on, whether there is a test split."""
+        by_hand = self.space.reference if isinstance(self.space, SearchSpace) else None
+        return {
+            "source": {"fingerprint": self.own.fingerprint, "tested": self.tested},
+            "reference": None if by_hand is None else by_hand.to_dict(),
+        }
 
     def job(self, folder: Path, _results: Store, reporter: Reporter) -> OwnJob:
         """Prepare what is to score, and return what workers need."""

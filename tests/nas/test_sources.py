@@ -10,7 +10,7 @@ from test_cli_refusals import refused
 import nas
 from nas.algorithms import ALGORITHMS
 from nas.config import load_recipe
-from spaces import InputError, ProductSpace, SearchSpace, TableSpace
+from spaces import InputError, ProductSpace, SearchSpace, TableSpace, load_space
 
 MODULE = """
 from pathlib import Path
@@ -197,6 +197,9 @@ def test_a_source_may_have_any_space_that_is_data(name, kind, mine, tmp_path, co
     run = nas.search(mine((":Own", f":{name}")), tmp_path / "run")
     assert type(nas.Run(tmp_path / "run").space) is kind
     assert len(run.evaluations()) == (5 if name == "Listed" else 24)
+    by_hand = load_space("digits").reference if kind is SearchSpace else None
+    assert run.by_hand == by_hand
+    assert run.evaluations("reference")["key"].tolist() == ([by_hand.key] if by_hand else [])
     for words in (
         ["export", tmp_path / "run", run.evaluations()["key"].iloc[0], tmp_path / "out"],
         ["energy", tmp_path / "run", "a"],
