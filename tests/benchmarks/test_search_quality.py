@@ -148,7 +148,7 @@ def test_the_script_measures_and_merges_what_it_is_asked_for(tmp_path, monkeypat
             text=True,
         ).stdout
 
-    printed = measure("--problems", "spikenas,ofa-corrupted", "--algorithms", "random,nsga2", "--seeds", "2",
+    printed = measure("--problems", "spikenas,ofa-corrupted", "--algorithms", "random,nsga2@1", "--seeds", "2",
                       "--evaluations", "160")  # fmt: skip
     assert "| random |" in printed
     script = runpy.run_path(str(ROOT / "benchmarks" / "search_quality.py"))
@@ -158,6 +158,6 @@ def test_the_script_measures_and_merges_what_it_is_asked_for(tmp_path, monkeypat
     kept = json.loads((tmp_path / "quality.json").read_text())
     assert kept["problems"].keys() == {"spikenas", "ofa-corrupted"}
     rows = kept["problems"]["spikenas"]["algorithms"]
-    assert rows.keys() == {"random", "nsga2", "dynas-t"}
+    assert rows.keys() == {"random", "nsga2@1", "dynas-t"}
     assert 0.8 < rows["random"]["shares"]["150"]["mean"] < 1
     assert kept["machine"]["cores"]

@@ -15,7 +15,7 @@ import nas.config
 from nas.cli import app
 
 SHORTER = {"epochs": 1, "warmup_epochs": 0, "evaluations": 12, "population": 4, "calibration_images": 32}
-PREFIXES = (("train", 160), ("t10k", 40))
+PREFIXES = (("train", 100), ("t10k", 20))
 INSTALL = "pip install"
 
 
