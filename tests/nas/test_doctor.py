@@ -56,7 +56,7 @@ def unloadable(monkeypatch, *names):
 
 
 def test_every_extra_but_that_of_developers_is_told_of():
-    assert set(EXTRAS) == set(PROJECT["optional-dependencies"]) - {"dev"}
+    assert set(EXTRAS) == set(PROJECT["optional-dependencies"]) - {"dev", "docs"}
 
 
 def test_all_that_is_there_is_ok_and_costs_nothing():

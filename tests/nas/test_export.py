@@ -316,7 +316,7 @@ def test_wrong_facts_about_scoring_are_refused(exported, tmp_path, values, reaso
 
 @pytest.mark.parametrize("name", [None, 3, "imagenet"])
 def test_images_that_nobody_knows_are_refused(exported, tmp_path, name):
-    with pytest.raises(InputError, match=r"on which images to score|data must be one of"):
+    with pytest.raises(InputError, match=r"does not say which images it is for|data must be one of"):
         nas.evaluate(damaged(exported, tmp_path, "data", name=name))
 
 

@@ -20,6 +20,7 @@ from nas.folder import RUN, create_folder
 from nas.report import REPORT, write_report
 from nas.results import hypervolume_curve
 from nas.run import REFERENCE
+from nas.scoring import metric_senses
 from nas.statistics import wilson
 from nas.storage import Store
 from spaces import SearchSpace
@@ -292,7 +293,7 @@ def evil_run(tmp_path, own_module, space):
     space = SearchSpace.from_dict({**values, "name": EVIL})
     recipe = write_recipe(tmp_path, (METRICS, 'metrics = ["own_metrics:Own"]'))
     config = nas.load_recipe(recipe)
-    create_folder(tmp_path / "run", config, space, None)
+    create_folder(tmp_path / "run", config, space, None, {"metrics": metric_senses(config)})
     store = Store(open_storage(tmp_path / "run"), "search", space, OBJECTIVES)
     store.study.set_user_attr(REFERENCE, {"accuracy": 0.0, "energy_mj": 1.0})
     for architecture in list(space)[::20]:
