@@ -68,6 +68,14 @@ def test_every_block_runs_in_its_order_and_prints_what_is_quoted(little_fashion,
     assert (little_fashion / "runs/fashion-mnist/fidelity.json").exists()
 
 
+def test_the_page_quotes_a_run_and_installs_as_the_readme_says():
+    text = (ROOT / PAGE).read_text(encoding="utf-8")
+    found = read_blocks(text)
+    assert INSTALL in found[0].code
+    for block in found:
+        assert block.quoted is None or text[slice(*block.quoted)].strip(), f"nothing is quoted of {block.code}"
+
+
 def test_outputs_are_quoted_behind_their_blocks_and_nothing_else_changes():
     page = "a\n\n```sh\necho 1\n```\n\n```text\nold\n```\n\nb\n\n```python\nx\n```\n\nc\n"
     page += "\n```sh\ny\n```\n\n```text\n```\nd\n"
