@@ -19,7 +19,7 @@ from typing import IO, Any
 from evaluators import MODEL_METRICS, EnergyModel, Sense, model_files, parse_energy_model, read_energy_tables
 from nas.config import RunConfig, parse_recipe
 from nas.sections import LIMITS
-from spaces import Architecture, InputError, ProductSpace, SearchSpace, Space, TableSpace
+from spaces import Architecture, InputError, ProductSpace, SearchSpace, Space, TableSpace, reference_of
 from supernet.files import INDEX, write_atomically
 
 RUN = "run.json"
@@ -59,12 +59,13 @@ def create_folder(
         data_dir: Folder of images and tables, or None.
         record: What the run owns from now on, of ``images`` and ``table`` (their fingerprints),
             ``source`` (fingerprint of the user's own, and whether it has a test split), ``energy_models`` (tables of
-            the user's models by name), ``reference`` (what the space names to compare with), ``warm_start`` (what it
-            begins with), and ``metrics`` (their senses by name, in order).
+            the user's models by name), ``warm_start`` (what it begins with), and ``metrics`` (their senses by name,
+            in order).
 
     Raises:
         InputError: If the folder cannot be written, or belongs to another recipe.
     """
+    reference = reference_of(space)
     values = {
         "format": _FORMAT,
         "id": f"{config.name}-{secrets.token_hex(6)}",
@@ -74,7 +75,7 @@ def create_folder(
         "images": None,
         "table": None,
         "source": None,
-        "reference": None,
+        "reference": None if reference is None else reference.to_dict(),
         "warm_start": None,
         "metrics": None,
         **(record or {}),

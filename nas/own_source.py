@@ -171,12 +171,8 @@ class OwnSource:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the run folder keeps: reference of the space, what scores depend on, whether there is a test split."""
-        by_hand = self.space.reference if isinstance(self.space, SearchSpace) else None
-        return {
-            "source": {"fingerprint": self.own.fingerprint, "tested": self.tested},
-            "reference": None if by_hand is None else by_hand.to_dict(),
-        }
+        """What the run folder keeps: what scores depend on, and whether there is a test split."""
+        return {"source": {"fingerprint": self.own.fingerprint, "tested": self.tested}}
 
     def job(self, folder: Path, _results: Store, reporter: Reporter) -> OwnJob:
         """Prepare what is to score, and return what workers need."""

@@ -39,7 +39,7 @@ from nas.storage import STUDIES, Store
 from nas.supernet_source import SUPERNET, SupernetSource
 from nas.warm import WarmStart, admitted, open_warm_start, proposed, question, takes
 from nas.workers import Pool, open_pool
-from spaces import Genotype, InputError, SearchSpace
+from spaces import Genotype, InputError, reference_of
 from supernet.download import data_folder
 
 RUNS = Path("runs")
@@ -228,7 +228,7 @@ def _search(prepared: Prepared, stores: Mapping[str, Store], pool: Pool, reporte
     if REFERENCE not in found.study.user_attrs:
         point = config.search.hypervolume_reference or source.reference_point(score, reporter)
         found.study.set_user_attr(REFERENCE, point)
-    by_hand = source.space.reference if isinstance(source.space, SearchSpace) else None
+    by_hand = reference_of(source.space)
     if by_hand is not None:
         reporter.say(f"scoring {by_hand.key}, which one would have built by hand")
         by_hand = by_hand if score(by_hand).failure is None else None

@@ -22,7 +22,7 @@ from nas.run_comparison import compare_runs
 from nas.soundness import REFERENCE, RERANKING, WARM, check_directions, check_file, sound_attributes, sound_trials
 from nas.stopping import STOPPED, Reason, why_stopped
 from nas.storage import DURATION, GENERATION, KEY, STUDIES, read_architecture
-from spaces import Architecture, Genotype, InputError, SearchSpace
+from spaces import Architecture, Genotype, InputError, SearchSpace, reference_of
 
 if TYPE_CHECKING:
     from evaluators import OperationCounts
@@ -272,7 +272,7 @@ class Run:
     @property
     def by_hand(self) -> Architecture | None:
         """The architecture that its space names to compare with; None without one, and for a table."""
-        return self.space.reference if isinstance(self.space, SearchSpace) else None
+        return reference_of(self.space)
 
     def architecture(self, key: str) -> Genotype:
         """Return the architecture of a key, of the beginning of a key that no other shares, or the ``reference``.

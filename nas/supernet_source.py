@@ -79,13 +79,8 @@ class SupernetSource:
 
     @property
     def record(self) -> dict[str, Any]:
-        """Fingerprint of the images, energy models, the reference of the space: what the run folder keeps."""
-        reference = self.space.reference
-        return {
-            "images": self.data.fingerprint,
-            "energy_models": self.energy_tables,
-            "reference": None if reference is None else reference.to_dict(),
-        }
+        """Fingerprint of the images, and energy models: what the run folder keeps."""
+        return {"images": self.data.fingerprint, "energy_models": self.energy_tables}
 
     def train(self, folder: Path, reporter: Reporter, workers: int = 1, address: str | None = None) -> Spikformer:
         """Return the supernet, trained to the end by one process or several, whose state the folder keeps."""

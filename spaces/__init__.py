@@ -8,7 +8,7 @@ from spaces.genes import Gene
 from spaces.product import ProductSpace
 from spaces.rows import Column, Row, gene_columns
 from spaces.skeleton import Skeleton
-from spaces.space import SearchSpace
+from spaces.space import SearchSpace, reference_of
 from spaces.table import TableSpace
 
 __all__ = [
@@ -30,5 +30,6 @@ __all__ = [
     "gene_columns",
     "hidden_width",
     "load_space",
+    "reference_of",
     "space_names",
 ]

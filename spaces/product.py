@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from spaces.base import Choice
 from spaces.errors import InputError
 from spaces.rows import Column, Row
+from spaces.vectors import floored
 
 MOST_CHOICES = 2**16
 """Choices of a gene, far beyond what anybody searches."""
@@ -92,17 +93,9 @@ class ProductSpace:
         Raises:
             InputError: If the length is wrong or an entry is outside its gene's range.
         """
-        values = np.asarray(vector, dtype=np.float64)
-        if values.shape != self.cardinalities.shape:
-            raise InputError(
-                f"a vector of space {self.name!r} has {len(self.genes)} entries, got shape {values.shape}"
-            )
-        outside = ~((values >= 0) & (values < self.cardinalities))
-        if outside.any():
-            at = int(np.flatnonzero(outside)[0])
-            raise InputError(f"{self.columns[at]} must be in [0, {self.cardinalities[at]}), got {values[at]}")
-        active = self.active(values)
-        found = [(g, int(i)) for g, i, exists in zip(self.genes, values, active.tolist(), strict=True) if exists]
+        indices = floored(self, vector)
+        active = self.active(indices).tolist()
+        found = [(g, i) for g, i, exists in zip(self.genes, indices.tolist(), active, strict=True) if exists]
         return Row(tuple(gene.name for gene, _ in found), tuple(gene.choices[index] for gene, index in found))
 
     def encode(self, architecture: object) -> NDArray[np.int64]:

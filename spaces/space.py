@@ -16,6 +16,7 @@ from spaces.architecture import LAYER_GENES, NETWORK_GENES, Architecture, Layer
 from spaces.errors import InputError
 from spaces.genes import Gene, parse_genes
 from spaces.skeleton import Skeleton
+from spaces.vectors import floored
 
 _EXCITABILITY = frozenset({"v_threshold", "tau"})
 """Genes whose *small* values make neurons fire more."""
@@ -90,16 +91,7 @@ class SearchSpace:
         Raises:
             InputError: If the length is wrong or an entry is outside its gene's range.
         """
-        values = np.asarray(vector, dtype=np.float64)
-        if values.shape != self.cardinalities.shape:
-            raise InputError(
-                f"a vector of space {self.name!r} has {len(self.columns)} entries, got shape {values.shape}"
-            )
-        outside = ~((values >= 0) & (values < self.cardinalities))
-        if outside.any():
-            at = int(np.flatnonzero(outside)[0])
-            raise InputError(f"{self.columns[at]} must be in [0, {self.cardinalities[at]}), got {values[at]}")
-        indices = np.floor(values).astype(np.int64)
+        indices = floored(self, vector)
         network = [self.genes[gene].choices[i] for gene, i in zip(NETWORK_GENES, indices, strict=False)]
         embed_dim, timesteps, depth = (int(value) for value in network)
         rows = indices[len(NETWORK_GENES) :].reshape(-1, len(LAYER_GENES))[:depth]
@@ -282,3 +274,8 @@ class SearchSpace:
                 )
             columns |= {f"{gene}_{layer}": value for layer, value in enumerate(given)}
         return self.with_reference(Architecture.from_genes(columns))
+
+
+def reference_of(space: object) -> Architecture | None:
+    """Return what a space names to compare with; None if it names nothing, as spaces of other kinds do."""
+    return space.reference if isinstance(space, SearchSpace) else None

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from spaces.base import Choice
 from spaces.errors import InputError
 from spaces.rows import Column, Row
+from spaces.vectors import floored
 
 STEPS = 2**30
 """Largest distance between two rows. Whole numbers are the same on every machine, so ties are ties everywhere."""
@@ -97,7 +98,7 @@ class TableSpace:
         Raises:
             InputError: If the length is wrong or an entry is outside its column's range.
         """
-        return self.row(self._find(self._indices(vector)))
+        return self.row(self._find(floored(self, vector).astype(self._rows.dtype)))
 
     def row(self, number: int) -> Row:
         """Return the architecture of a row, counted from 0."""
@@ -134,18 +135,6 @@ class TableSpace:
         if number is None:
             raise InputError(f"the table {self.name!r} has no row with the genes {genes}")
         return number
-
-    def _indices(self, vector: ArrayLike) -> NDArray[Any]:
-        values = np.asarray(vector, dtype=np.float64)
-        if values.shape != self.cardinalities.shape:
-            raise InputError(
-                f"a vector of the table {self.name!r} has {len(self.columns)} entries, got shape {values.shape}"
-            )
-        outside = ~((values >= 0) & (values < self.cardinalities))
-        if outside.any():
-            at = int(np.flatnonzero(outside)[0])
-            raise InputError(f"{self.columns[at]} must be in [0, {self.cardinalities[at]}), got {values[at]}")
-        return values.astype(self._rows.dtype)  # towards 0, so floored
 
     def _find(self, indices: NDArray[Any]) -> int:
         """Return the number of the row with these indices, else of the nearest one."""

@@ -150,7 +150,7 @@ def test_every_row_is_drawn_equally_often():
 @pytest.mark.parametrize(
     ("vector", "message"),
     [
-        ([0, 0], "a vector of the table 'listed' has 3 entries, got shape"),
+        ([0, 0], "a vector of space 'listed' has 3 entries, got shape"),
         ([3, 0, 0], r"n must be in \[0, 3\), got 3"),
         ([0, -1, 0], r"kind must be in \[0, 2\), got -1"),
         ([0, 0, float("nan")], r"op must be in \[0, 2\), got nan"),
