@@ -131,13 +131,12 @@ def opponents(bench: Bench) -> dict[str, Callable[[Tensor], Tensor]]:
         return {}
     logging.getLogger("spikingjelly").setLevel(logging.WARNING)
     try:
-        from spikingjelly.activation_based import neuron as theirs  # noqa: PLC0415  # only this comparison needs it
-        from spikingjelly.activation_based import surrogate  # noqa: PLC0415  # as above
+        from spikingjelly.activation_based import neuron, surrogate  # noqa: PLC0415  # not required: compared with
     except Exception as error:  # whatever an import runs into
         bench.note(f"SpikingJelly cannot be imported: {error}")
         return {}
     backends: list[str | None] = [None]
-    if "backend" in inspect.signature(theirs.LIFNode.__init__).parameters:
+    if "backend" in inspect.signature(neuron.LIFNode.__init__).parameters:
         backends = ["torch", "cupy"] if bench.device.type == "cuda" else ["torch"]
     else:
         bench.note("SpikingJelly 0.0.0.0.14 with CuPy is left out: name its folder with --opponent")
@@ -145,7 +144,7 @@ def opponents(bench: Bench) -> dict[str, Callable[[Tensor], Tensor]]:
     found: dict[str, Callable[[Tensor], Tensor]] = {}
     for backend in backends:
         options = {} if backend is None else {"backend": backend}
-        node = theirs.LIFNode(
+        node = neuron.LIFNode(
             tau=2.0,
             v_threshold=1.0,
             surrogate_function=surrogate.Sigmoid(alpha=4.0),

@@ -178,7 +178,7 @@ def _rvea(plan: Plan) -> Algorithm:
 def _age_moea2(plan: Plan) -> Algorithm:
     if find_spec("numba") is None:
         raise InputError("age-moea2 needs numba, which is not installed; pip install 'spikefront[age]'")
-    from pymoo.algorithms.moo.age2 import AGEMOEA2  # noqa: PLC0415  # it compiles when it is imported
+    from pymoo.algorithms.moo.age2 import AGEMOEA2  # noqa: PLC0415  # importing it fails without numba, an extra
 
     return AGEMOEA2(**_genetic(plan, TournamentSelection(func_comp=binary_tournament)))
 

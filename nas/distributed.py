@@ -193,7 +193,7 @@ def _fit(
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # recipes and sys.path may be relative to this folder
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     import ray.train  # noqa: PLC0415  # an extra, and it reads the environment that is set above
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer  # noqa: PLC0415  # as above
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer  # noqa: PLC0415  # an extra, as ray.train is
 
     available = ray.cluster_resources().get("CPU", 0)
     if workers * threads > available:
@@ -297,7 +297,7 @@ def _process_group(device: torch.device) -> Iterator[Ranks]:
     nowhere else.
     """
     from ray.train import get_context  # noqa: PLC0415  # an extra; only workers run this, which have it
-    from ray.train.collective import broadcast_from_rank_zero  # noqa: PLC0415  # as above
+    from ray.train.collective import broadcast_from_rank_zero  # noqa: PLC0415  # part of the same extra
 
     ranks = Ranks(get_context().get_world_rank(), get_context().get_world_size())
     host = ray.util.get_node_ip_address()
@@ -307,7 +307,7 @@ def _process_group(device: torch.device) -> Iterator[Ranks]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     door = socket.create_server((host, 0), family=family) if ranks.rank == 0 else None
     host, port = broadcast_from_rank_zero((host, door.getsockname()[1] if door is not None else 0))
-    store = distributed.TCPStore(  # type: ignore[attr-defined]  # public in torch, though not in its __all__
+    store = distributed.TCPStore(  # type: ignore[attr-defined]  # documented; torch re-exports it without saying so
         host,
         port,
         ranks.count,

@@ -42,7 +42,7 @@ def check_onnx() -> tuple[Any, Any]:
     """
     try:
         import onnx  # noqa: PLC0415  # an extra, which may be missing
-        import onnxruntime  # noqa: PLC0415  # as above
+        import onnxruntime  # noqa: PLC0415  # an extra, which may be missing
     except ImportError as error:
         raise InputError(
             f"the format onnx needs onnx and onnxruntime: {error}; pip install 'spikefront[onnx]' brings both"

@@ -334,7 +334,7 @@ def _train_together(
     work: _Work, seed: int, checkpoint: Path, reporter: Reporter, workers: int, address: str | None
 ) -> None:
     """Let several processes train what is not trained yet; the folder then has the whole training."""
-    from nas.distributed import SentNetwork, TrainJob, train_together  # noqa: PLC0415  # no Ray for one
+    from nas.distributed import SentNetwork, TrainJob, train_together  # noqa: PLC0415  # loads Ray, which one process needs not
 
     plan, network = work.plan, _first(work, seed)
     sent, data = SentNetwork.of(network), plan.data

@@ -96,7 +96,7 @@ class SupernetSource:
         self, folder: Path, reporter: Reporter, workers: int, address: str | None, supernet: Spikformer
     ) -> None:
         """Let several processes train what is not trained yet; the folder then has the whole training."""
-        from nas.distributed import SentNetwork, TrainJob, train_together  # noqa: PLC0415  # no Ray for one
+        from nas.distributed import SentNetwork, TrainJob, train_together  # noqa: PLC0415  # loads Ray, which one process needs not
 
         config = self.config
         if load_checkpoint(folder, self._identity(supernet), supernet).complete:

@@ -130,7 +130,7 @@ def open_pool(workers: WorkersConfig, job: Job, say: Callable[[str], None] = lam
     """
     if workers.pool == "local":
         return LocalPool(job)
-    from nas.ray_pool import RayPool  # noqa: PLC0415  # takes a second to load, and a table needs none
+    from nas.ray_pool import RayPool  # noqa: PLC0415  # loads Ray, a second that the local pool need not take
 
     return RayPool(
         job,

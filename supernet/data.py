@@ -114,7 +114,7 @@ class Normalise:
 
 def _hold_out(split: Split, fraction: float) -> tuple[Split, Split]:
     """Return a split without a stratified part, and that part; both shuffled, the same in every run."""
-    from sklearn.model_selection import train_test_split  # noqa: PLC0415  # heavy, and workers split nothing
+    from sklearn.model_selection import train_test_split  # noqa: PLC0415  # takes a second, and workers split nothing
 
     rest, part = train_test_split(
         np.arange(len(split)),
@@ -159,7 +159,7 @@ def _checked_test(name: str, train: Split, test: Split, num_classes: int) -> Spl
 
 
 def _digits(_data_dir: str | Path | None) -> ImageData:
-    from sklearn.datasets import load_digits  # noqa: PLC0415  # heavy, and workers read no set
+    from sklearn.datasets import load_digits  # noqa: PLC0415  # takes a second, and workers read no set
 
     images, labels = load_digits(return_X_y=True)
     pixels = np.round(images.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)

@@ -77,4 +77,4 @@ def test_public_names_are_there_when_asked_for(name):
 
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'nas' has no attribute 'serach'"):
-        nas.serach  # noqa: B018  # as above
+        nas.serach  # noqa: B018  # looking it up is what is tested
