@@ -85,8 +85,8 @@ def test_outputs_are_quoted_behind_their_blocks_and_nothing_else_changes():
         ("python", "x\n", True),
         ("sh", "y\n", False),
     ]
-    assert quote(page, ["one\n", "two\n", "three\nfour\n"]) == (
-        page.replace("old\n", "one\n").replace("```text\n```\nd", "```text\nthree\nfour\n```\nd")
+    assert quote(page, ["longer than before\n", "two\n", "three\nfour\n"]) == (
+        page.replace("old\n", "longer than before\n").replace("```text\n```\nd", "```text\nthree\nfour\n```\nd")
     )
 
 
