@@ -80,12 +80,12 @@ class Page:
         return answer["result"].get("value")
 
     def until(self, expression, seconds=40):
-        """Wait until a script is true, and return its value."""
+        """Wait until a script is true, and return its value; True for a node, which has none here."""
         end = time.monotonic() + seconds
-        while not self.evaluate(f"!!({expression})"):  # a node is true there, and has no value here
+        while not (found := self.evaluate(f"(found => found instanceof Node || found)({expression})")):
             assert time.monotonic() < end, f"waited {seconds} s for {expression}"
             time.sleep(0.05)
-        return self.evaluate(expression)
+        return found
 
     def prefer(self, scheme, media=""):
         """Prefer a light or a dark page, perhaps in print."""

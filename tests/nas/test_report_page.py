@@ -222,7 +222,7 @@ def test_names_and_choices_of_a_table_are_text_in_figures_too(tab, tmp_path):
     run = nas.search(write_run(tmp_path, *changes, table=table), tmp_path / "run")
     page = tab()
     page.open((run.folder / REPORT).as_uri())
-    page.until("document.querySelectorAll('#front .point').length && !!document.querySelector('#genes .bartext')")
+    page.until("document.querySelectorAll('#front .point').length && document.querySelector('#genes .bartext')")
     x, y, *_ = members(page)[-1]
     page.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
     hovered = page.until("document.querySelector('#front .hoverlayer')?.textContent")
