@@ -160,10 +160,17 @@ def check_workers(job: TrainJob, workers: int) -> None:
             f"training.batch_size must be workers or more, for each has a part of every batch; got "
             f"{job.settings.batch_size} images and {workers} workers"
         )
+    if 0 < job.settings.parts < workers:
+        raise InputError(
+            f"training.parts must be workers or more, for each has a part of every batch at least; got "
+            f"{job.settings.parts} parts and {workers} workers"
+        )
 
 
 def _threads(job: TrainJob, workers: int, address: str | None) -> int:
-    """Return the cores of a process: those of the settings, or on this machine an equal share of all."""
+    """Return the cores of a process: its parts' or the settings', or on this machine an equal share of all."""
+    if job.settings.parts:
+        return -(-job.settings.parts // workers) * (job.settings.threads or 1)
     local = address is None and not ray.is_initialized()
     return job.settings.threads or (max((os.cpu_count() or 1) // workers, 1) if local else 1)
 

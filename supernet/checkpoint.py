@@ -26,7 +26,7 @@ from supernet.spikformer import Spikformer
 
 _FORMAT = "spikefront-checkpoint-1"
 _MODEL, _OPTIMIZER, _AVERAGE = "model.", "optimizer.", "average."
-_YOUNGER: dict[str, Any] = {"ema": 0.0}
+_YOUNGER: dict[str, Any] = {"ema": 0.0, "parts": 0}
 """Settings that older checkpoints do not have, each with the value that they were trained with."""
 
 

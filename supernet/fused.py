@@ -19,7 +19,7 @@ from supernet.layers import EntangledBatchNorm
 from supernet.native import compiler_problem, spikes
 from supernet.neurons.executors import learned_gradients, remember_learned
 from supernet.neurons.kernels import Affine, Kernels, arithmetic_type
-from supernet.ranks import add_up, current_share
+from supernet.ranks import current_share
 
 TRAINING_DENSITY = 0.45
 """Events per input below which an event-driven product is faster than a dense one, weights being packed each time."""
@@ -248,7 +248,7 @@ class _NormFire(torch.autograd.Function):
         total, product = found.sums
         means = found.sums / (y.shape[0] * y.shape[1])
         if ctx.share is not None:
-            means = add_up(means * ctx.share.weight)
+            means = ctx.share.add_up(means * ctx.share.weight)
         real = arithmetic_type(y.dtype)
         vectors = (affine.centre, scale.to(real), means[0].to(real), (means[1] / deviation**2).to(real))
         gy = ctx.kernels.norm_backward(found.x.flatten(0, 1), y.flatten(0, 1), vectors)

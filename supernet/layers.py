@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from supernet.ranks import Share, add_up, current_share
+from supernet.ranks import Share, current_share
 
 
 class EntangledLinear(nn.Linear):
@@ -112,9 +112,9 @@ class EntangledBatchNorm(_BatchNorm):
         n, dims = x.shape[1], [0, *range(2, x.dim())]
         shape = [1, n, *[1] * (x.dim() - 2)]
         wide = x if x.dtype == torch.float64 else x.float()
-        mean = add_up(wide.mean(dims, dtype=torch.float64) * share.weight)
+        mean = share.add_up(wide.mean(dims, dtype=torch.float64) * share.weight)
         centred = wide - mean.to(wide.dtype).view(shape)
-        variance = add_up(centred.square().mean(dims, dtype=torch.float64) * share.weight)
+        variance = share.add_up(centred.square().mean(dims, dtype=torch.float64) * share.weight)
         with torch.no_grad():
             self.update_statistics(mean, variance, share.of_batch(x.numel() // n))
         scale = (self.weight[:n] / (variance + self.eps).sqrt()).to(wide.dtype)

@@ -2,7 +2,7 @@
 
 What a step sums over the images of a batch is summed over the parts first and over the processes then: moments of a
 normalisation, their gradients, and the gradients of the weights. So the step is that of one process which has the
-whole batch, but for rounding.
+whole batch, but for rounding. Where rounding is to be the same as well, :mod:`supernet.parts` fixes the parts.
 """
 
 from __future__ import annotations
@@ -11,22 +11,30 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, distributed
 
 
+class Adder(Protocol):
+    """Who adds up over the parts of a batch."""
+
+    def add(self, tensor: Tensor) -> None:
+        """Replace a tensor of one part by its sum over the parts, the same bits for all of them."""
+
+
 @dataclass(frozen=True)
 class Share:
-    """The part of a batch that this process computes.
+    """The part of a batch that is computed here.
 
     Attributes:
         start: Its first image.
         stop: The one behind its last image.
         images: Images of the whole batch.
-        weight: What a mean over the part counts in the sum over the processes that is the mean over the batch.
+        weight: What a mean over the part counts in the sum over the parts that is the mean over the batch.
         joint: Whether the others compute other parts; else each computes all of a batch too small to be split.
+        adder: Who adds up.
     """
 
     start: int
@@ -34,6 +42,7 @@ class Share:
     images: int
     weight: float
     joint: bool
+    adder: Adder
 
     def of_batch(self, rows: int) -> int:
         """Return the rows of the batch, from those of the part; each image has equally many."""
@@ -42,14 +51,18 @@ class Share:
     def moments(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and biased variance of the batch from those of the part, each ``(C,)`` in float64."""
         sums = torch.stack([mean, variance + mean.square()]) * self.weight
-        distributed.all_reduce(sums)
+        self.adder.add(sums)
         mean, square = sums.unbind()
         return mean.clone(), (square - mean.square()).clamp_min(0)
+
+    def add_up(self, x: Tensor) -> Tensor:
+        """Return the sum of a tensor over the parts, with gradients."""
+        return cast(Tensor, _AddUp.apply(x, self.adder))  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of torch's default group, as one of them sees them.
+    """The processes of torch's default group, each with a part of every batch, as one of them sees them.
 
     Attributes:
         rank: Number of this process, from 0.
@@ -59,22 +72,26 @@ class Ranks:
     rank: int
     count: int
 
+    def add(self, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over the processes."""
+        distributed.all_reduce(tensor)
+
     def share(self, images: int) -> Share:
-        """Return this process's part of a batch: parts differ by one image at most, and none is empty."""
+        """Return the part of a batch: parts differ by one image at most, and none is empty."""
         if images < self.count:
-            return Share(0, images, images, 1 / self.count, joint=False)
+            return Share(0, images, images, 1 / self.count, joint=False, adder=self)
         start, stop = (images * rank // self.count for rank in (self.rank, self.rank + 1))
-        return Share(start, stop, images, (stop - start) / images, joint=True)
+        return Share(start, stop, images, (stop - start) / images, joint=True, adder=self)
 
     def add_up_gradients(self, parameters: Iterable[Tensor], *values: Tensor) -> list[Tensor]:
-        """Replace gradients by their sums over the processes, and return the sums of numbers, each ``()``.
+        """Replace gradients by their sums over the parts, and return the sums of numbers, each ``()``.
 
-        All processes have the gradients of the same parameters, since they run the same architectures.
+        All parts have the gradients of the same parameters, since they run the same architectures.
         """
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         parts = [*gradients, *(value.to(gradients[0].dtype) for value in values)]
         sums = torch.cat([part.detach().flatten() for part in parts])
-        distributed.all_reduce(sums)  # in one message, and every process gets the same bits
+        self.add(sums)  # in one message, and every part gets the same bits
         split = torch.split(sums, [part.numel() for part in parts])
         for gradient, total in zip(gradients, split, strict=False):
             gradient.copy_(total.view_as(gradient))
@@ -105,20 +122,16 @@ def current_share() -> Share | None:
     return _NORMALISED_OVER.get()
 
 
-def add_up(x: Tensor) -> Tensor:
-    """Return the sum of a tensor over the processes, with gradients."""
-    return cast(Tensor, _AddUp.apply(x))  # type: ignore[no-untyped-call]  # torch leaves it untyped
-
-
 class _AddUp(torch.autograd.Function):
     @staticmethod
-    def forward(_ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, adder: Adder) -> Tensor:
+        ctx.adder = adder
         total = x.clone()
-        distributed.all_reduce(total)
+        adder.add(total)
         return total
 
     @staticmethod
-    def backward(_ctx: Any, *grad_outputs: Tensor) -> Tensor:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         total = grad_outputs[0].clone()
-        distributed.all_reduce(total)
-        return total
+        ctx.adder.add(total)
+        return total, None

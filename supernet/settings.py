@@ -13,6 +13,9 @@ PRECISIONS = ("float32", "bfloat16")
 MOST_THREADS = 1024
 """Threads beyond which no machine of today goes: far more of them end a process."""
 
+MOST_PARTS = 64
+"""Parts of a batch beyond which each would be a few images."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
@@ -33,7 +36,10 @@ class TrainSettings:
         precision: Number format of the products, ``float32`` or ``bfloat16`` (autocast).
         sampling: Architectures of a step, a row of ``supernet.sampling.SAMPLING``.
         checkpoint_every: Epochs between checkpoints.
-        threads: Threads that torch computes on, at most 1024, 0 for its own choice; small networks are faster on one.
+        threads: Threads that torch computes on, at most 1024; small networks are faster on one. 0 for its own choice,
+            or one for each of several parts.
+        parts: Parts that each batch is computed in, 2 to 64, so that a training is the same, bit for bit, by any
+            number of processes; 0 for one part of each process.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -53,6 +59,7 @@ class TrainSettings:
     sampling: str = "single"
     checkpoint_every: int = 1
     threads: int = 0
+    parts: int = 0
 
     def __post_init__(self) -> None:
         rules: dict[str, tuple[bool, str]] = {
@@ -76,6 +83,10 @@ class TrainSettings:
             "sampling": (self.sampling in SAMPLING, f"one of {sorted(SAMPLING)}"),
             "checkpoint_every": (self.checkpoint_every >= 1, "1 or more"),
             "threads": (0 <= self.threads <= MOST_THREADS, f"from 0 to {MOST_THREADS}"),
+            "parts": (
+                self.parts == 0 or 2 <= self.parts <= min(MOST_PARTS, self.batch_size),
+                f"0, or from 2 to {MOST_PARTS} and at most batch_size {self.batch_size}",
+            ),
         }
         for name, (holds, rule) in rules.items():
             if not holds:

@@ -7,7 +7,7 @@ continues from a checkpoint reaches the weights of one that was never interrupte
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from supernet.averaging import WeightAverage
 from supernet.checkpoint import Checkpoint, EpochRecord, load_checkpoint, save_checkpoint
 from supernet.data import ImageData, Normalise
 from supernet.distil import Distillation
+from supernet.parts import Crew, Place
 from supernet.ranks import Ranks, normalised_over
 from supernet.sampling import SAMPLING
 from supernet.settings import TrainSettings
@@ -79,7 +80,10 @@ def train(
         InputError: If the checkpoint belongs to another network, data set, seed or settings, or if processes that
             train together do not find the same one.
     """
-    epoch_trainer = _EpochTrainer(model, data, settings, seed, space, ranks, distillation)
+    threads = torch.get_num_threads()
+    own = settings.threads or (1 if settings.parts else threads)  # the same for a part wherever it is computed
+    crew = Crew(model, distillation, ranks, settings.parts, own)
+    epoch_trainer = _EpochTrainer(model, data, settings, seed, space, crew)
     optimizer, average = epoch_trainer.optimizer, epoch_trainer.average
     state = Checkpoint(seed, data.name, settings, model.architecture, model.skeleton, space)
     if checkpoint is not None:
@@ -90,15 +94,16 @@ def train(
             "folder on a file system that all machines share"
         )
     saves = ranks is None or ranks.rank == 0
-    threads = torch.get_num_threads()
-    torch.set_num_threads(settings.threads or threads)
+    torch.set_num_threads(own)
     try:
-        while not state.complete:
-            state = state.after(epoch_trainer.run(state.epoch, report))
-            if state.complete and average is not None:
-                average.give(model)
-            if checkpoint is not None and saves and (state.complete or state.epoch % settings.checkpoint_every == 0):
-                save_checkpoint(checkpoint, state, model, optimizer, average)
+        with crew.at_work():
+            while not state.complete:
+                state = state.after(epoch_trainer.run(state.epoch, report))
+                if state.complete and average is not None:
+                    average.give(model)
+                due = state.complete or state.epoch % settings.checkpoint_every == 0
+                if checkpoint is not None and saves and due:
+                    save_checkpoint(checkpoint, state, model, optimizer, average)
     finally:
         torch.set_num_threads(threads)
     return model.eval()
@@ -114,11 +119,16 @@ class _EpochTrainer:
         settings: TrainSettings,
         seed: int,
         space: SearchSpace | None,
-        ranks: Ranks | None,
-        distillation: Distillation | None,
+        crew: Crew,
     ) -> None:
-        self.model, self.data, self.settings, self.seed, self.space = model, data, settings, seed, space
-        self.ranks, self.distillation = ranks, distillation
+        self.model, self.data, self.settings, self.seed, self.space, self.crew = (
+            model,
+            data,
+            settings,
+            seed,
+            space,
+            crew,
+        )
         self.average = WeightAverage(model, settings.ema) if settings.ema else None
         self.device = next(model.parameters()).device
         size, channels, self.num_classes = data.input_shape
@@ -180,27 +190,45 @@ class _EpochTrainer:
             x = self.normalise.pixels(self.augment(images.float() / 255))
             targets = F.one_hot(labels, self.num_classes).to(x.dtype)
             x, targets = mixup(x, targets, settings.mixup)
-            share = None if self.ranks is None else self.ranks.share(len(x))
-            if share is not None:
-                x, targets = x[share.start : share.stop], targets[share.start : share.stop]
-            x, targets = x.to(self.device), targets.to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        first_logits: Tensor | None = None
-        loss_value = torch.zeros((), device=self.device)
         architectures: list[Architecture | None] = [None]
         if self.space is not None:
             architectures = [*SAMPLING[settings.sampling](self.space, rng)]
+        loss, hits = self.crew.each(lambda place: self._learn(place, x, targets, architectures))
+        if settings.clip_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
+        self.optimizer.step()
+        return loss, hits
+
+    def _learn(
+        self, place: Place, x: Tensor, targets: Tensor, architectures: Sequence[Architecture | None]
+    ) -> tuple[Tensor, Tensor]:
+        """Set the gradients of a batch; return mean loss and correct answers of the first architecture.
+
+        Args:
+            place: What is computed: a part of the batch, or all of it.
+            x: Normalised images of the batch, ``(B, C, H, W)``.
+            targets: Their labels, ``(B, classes)``.
+            architectures: What learns.
+        """
+        settings, ranks, taught = self.settings, place.ranks, place.distillation
+        share = None if ranks is None else ranks.share(len(x))
+        if share is not None:
+            x, targets = x[share.start : share.stop], targets[share.start : share.stop]
+        x, targets = x.to(self.device), targets.to(self.device)
+        first_logits: Tensor | None = None
+        loss_value = torch.zeros((), device=self.device)
         cast = torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
-        if self.distillation is not None:
+        if taught is not None:
             with cast:
-                answers = self.distillation.answers(x)
+                answers = taught.answers(x)
         for architecture in architectures:
             with cast, normalised_over(share):
-                logits = self.model(x, architecture).float()
+                logits = place.model(x, architecture).float()
             if first_logits is None:
                 loss = F.cross_entropy(logits, targets, label_smoothing=settings.label_smoothing)
-                if self.distillation is not None:
-                    loss = self.distillation.blend(loss, logits, answers)
+                if taught is not None:
+                    loss = taught.blend(loss, logits, answers)
                 first_logits = logits.detach()
             else:  # the first architecture teaches the others in place
                 loss = F.cross_entropy(logits, first_logits.softmax(dim=1))
@@ -210,11 +238,8 @@ class _EpochTrainer:
             loss_value += loss.detach() / len(architectures)
         assert first_logits is not None
         hits = (first_logits.argmax(dim=1) == targets.argmax(dim=1)).sum()
-        if self.ranks is not None and share is not None:
-            counted = hits if share.joint else hits / self.ranks.count
-            loss_value, total = self.ranks.add_up_gradients(self.model.parameters(), loss_value, counted)
+        if ranks is not None and share is not None:
+            counted = hits if share.joint else hits / ranks.count
+            loss_value, total = ranks.add_up_gradients(place.model.parameters(), loss_value, counted)
             hits = total.round().long()
-        if settings.clip_norm:
-            nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
-        self.optimizer.step()
         return loss_value, hits

@@ -87,9 +87,11 @@ def worker_processes():
 
 
 def test_two_processes_train_like_one_whatever_dies(tmp_path):
-    """The augmented, mixed loss curve to 1e-3; and the same bits, one process having been killed on the way."""
+    """Batches in two parts: the same bits, one process having been killed on the way; and whole ones to 1e-3."""
     recipe = write_recipe(tmp_path, *SHORT)
-    alone = nas.train(recipe, tmp_path / "alone")
+    parts = {"parts": 2}
+    alone = nas.train(recipe, tmp_path / "alone", training=parts)
+    whole = nas.train(recipe, tmp_path / "whole")
     killed = []
 
     def kill(progress):
@@ -99,8 +101,10 @@ def test_two_processes_train_like_one_whatever_dies(tmp_path):
 
     hurt = Steps(kill)
     (tmp_path / "survivor" / ".ray-train-of-a-killed-one" / "training").mkdir(parents=True)
-    survivor = nas.train(recipe, tmp_path / "survivor", reporter=hurt, workers=2)
-    assert losses(survivor) == pytest.approx(losses(alone), abs=1e-3)
+    survivor = nas.train(recipe, tmp_path / "survivor", reporter=hurt, workers=2, training=parts)
+    assert same(survivor, alone)
+    assert losses(survivor) == losses(alone) == pytest.approx(losses(whole), abs=1e-3)
+    assert losses(alone) != losses(whole), "no batch was computed in parts"
     assert len(killed) == 2
     epochs = [step.epoch for step in hurt.seen]
     assert sorted(set(epochs)) == pytest.approx(np.arange(1, 16) / 5)
@@ -171,6 +175,16 @@ def test_an_epoch_of_digits_by_two_processes_has_the_loss_of_one(tmp_path, epoch
         nas.train("digits", tmp_path / "two", reporter=stop_after(epoch + 1), workers=2, training=settings)
     one, two = (losses(nas.Run(tmp_path / name))[epoch] for name in ("begun", "two"))
     assert two == pytest.approx(one, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_digits_in_two_parts_is_trained_alike_by_one_process_and_by_two(tmp_path):
+    """All of its augmentation and its schedule, over more epochs than any rounding would leave alike."""
+    settings = {"epochs": 12, "parts": 2}
+    one = nas.train("digits", tmp_path / "one", training=settings)
+    two = nas.train("digits", tmp_path / "two", workers=2, training=settings)
+    assert losses(one) == losses(two)
+    assert same(one, two)
 
 
 @pytest.mark.slow
@@ -254,6 +268,11 @@ def test_ray_train_that_is_not_installed_is_an_error(recipe, tmp_path, monkeypat
 def test_a_batch_has_an_image_for_each_process(recipe, tmp_path):
     with pytest.raises(InputError, match=r"batch_size must be workers or more.*got 16 images and 17 workers"):
         nas.train(recipe, tmp_path / "run", workers=17)
+
+
+def test_a_process_has_a_part_at_least(recipe, tmp_path):
+    with pytest.raises(InputError, match=r"parts must be workers or more.*got 2 parts and 3 workers"):
+        nas.train(recipe, tmp_path / "run", workers=3, training={"parts": 2})
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, "two", {"count": 2}])

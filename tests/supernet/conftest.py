@@ -2,6 +2,8 @@
 
 import gzip
 import random
+import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,10 +12,12 @@ from image_files import MNIST, cifar_records, idx, unique_noise
 from kernel_contract import AVAILABLE, Executor
 from PIL import Image
 
-from spaces import SearchSpace
+from spaces import InputError, SearchSpace
+from supernet import ranks as ranks_module
 from supernet.data import ImageData, Split, load_data
 from supernet.layers import EntangledBatchNorm, EntangledConv2d, EntangledLinear
 from supernet.neurons import cuda
+from supernet.ranks import Ranks
 from supernet.spikformer import build_supernet
 
 torch.set_num_threads(1)
@@ -210,3 +214,46 @@ def any_set(mnist, cifar10, cifar100, pictures):
         return load_data(name, root)
 
     return any_set
+
+
+@pytest.fixture
+def together(monkeypatch):
+    """Run a function in one thread per rank, with a sum over threads, and return what each returned."""
+
+    def together(count, function):
+        place, met, messages, returned = threading.local(), threading.Barrier(count, timeout=60), {}, {}
+
+        class Threaded(Ranks):
+            """A process whose parts have threads of their own, any of which may add up."""
+
+            def add(self, tensor):
+                place.rank = self.rank
+                super().add(tensor)
+
+        def all_reduce(tensor, op="sum"):
+            messages[place.rank] = tensor.clone()
+            met.wait()
+            every = torch.stack([messages[rank] for rank in range(count)])
+            tensor.copy_(every.sum(dim=0) if op == "sum" else every.amax(dim=0))
+            met.wait()
+
+        def run(rank):
+            place.rank = rank
+            try:
+                returned[rank] = function(Threaded(rank, count))
+            except InputError as error:
+                returned[rank] = error
+            finally:
+                if rank not in returned:
+                    met.abort()
+
+        fake = SimpleNamespace(all_reduce=all_reduce, ReduceOp=SimpleNamespace(MAX="max"))
+        monkeypatch.setattr(ranks_module, "distributed", fake)
+        threads = [threading.Thread(target=run, args=(rank,)) for rank in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return [returned[rank] for rank in range(count)]
+
+    return together

@@ -1,15 +1,12 @@
 """Processes that train together: what they add up is what one process has alone. Threads stand in for processes."""
 
-import threading
 from copy import deepcopy
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from spaces import Architecture, InputError, Layer
-from supernet import ranks as ranks_module
+from spaces import Architecture, Layer
 from supernet.files import INDEX
 from supernet.ranks import Ranks, normalised_over
 from supernet.settings import TrainSettings
@@ -19,42 +16,6 @@ from supernet.train import train
 NETWORK = Architecture(16, 2, (Layer(1.0, 2, 0.75, 2.0),))
 SETTINGS = TrainSettings(epochs=2, batch_size=16, warmup_epochs=1.0, learning_rate=2e-3, mixup=0.0)
 """Without augmentation and mixup, whose generator is global: threads would draw from one."""
-
-
-@pytest.fixture
-def together(monkeypatch):
-    """Run a function in one thread per rank, with a sum over threads, and return what each returned."""
-
-    def together(count, function):
-        place, met, messages, returned = threading.local(), threading.Barrier(count, timeout=60), {}, {}
-
-        def all_reduce(tensor, op="sum"):
-            messages[place.rank] = tensor.clone()
-            met.wait()
-            every = torch.stack([messages[rank] for rank in range(count)])
-            tensor.copy_(every.sum(dim=0) if op == "sum" else every.amax(dim=0))
-            met.wait()
-
-        def run(rank):
-            place.rank = rank
-            try:
-                returned[rank] = function(Ranks(rank, count))
-            except InputError as error:
-                returned[rank] = error
-            finally:
-                if rank not in returned:
-                    met.abort()
-
-        fake = SimpleNamespace(all_reduce=all_reduce, ReduceOp=SimpleNamespace(MAX="max"))
-        monkeypatch.setattr(ranks_module, "distributed", fake)
-        threads = [threading.Thread(target=run, args=(rank,)) for rank in range(count)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return [returned[rank] for rank in range(count)]
-
-    return together
 
 
 @pytest.mark.parametrize("images", [4, 7, 9, 16])

@@ -1,0 +1,185 @@
+"""Batches in a fixed number of parts, so that a training is the same on any number of processes, bit for bit.
+
+Each process computes the parts that fall to it, side by side in threads, and sums are taken over all parts in their
+order. What a part computes does not depend on where it is computed, and no sum on who takes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from threading import Barrier, BrokenBarrierError
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from spaces import InputError
+from supernet.distil import Distillation
+from supernet.ranks import Ranks
+from supernet.spikformer import Spikformer
+
+T = TypeVar("T")
+
+
+class Table:
+    """Where the parts of this process meet, each in a thread of its own.
+
+    Args:
+        processes: The processes that train together, None for this one alone.
+        parts: Parts of a batch over all processes, at least as many as there are processes.
+    """
+
+    def __init__(self, processes: Ranks | None, parts: int) -> None:
+        rank, count = (0, 1) if processes is None else (processes.rank, processes.count)
+        self._processes, self._parts = processes, parts
+        self.local = range(parts * rank // count, parts * (rank + 1) // count)
+        self._given: dict[int, Tensor] = {}
+        self._total = torch.empty(0)
+        self._met = Barrier(len(self.local))
+
+    def add(self, part: int, tensor: Tensor) -> None:
+        """Replace a tensor of a part by the sum over all parts in their order; all parts of the process call this.
+
+        Raises:
+            threading.BrokenBarrierError: If another part has left (:meth:`leave`).
+        """
+        self._given[part] = tensor
+        self._met.wait()
+        if part == self.local.start:
+            self._total = self._sum()
+        self._met.wait()
+        tensor.copy_(self._total)
+
+    def leave(self) -> None:
+        """Let nobody wait any longer, as a part has failed."""
+        self._met.abort()
+
+    def _sum(self) -> Tensor:
+        first = self._given[self.local.start]
+        every = first.new_zeros((self._parts, *first.shape))
+        for part in self.local:
+            every[part] = self._given[part]
+        if self._processes is not None:
+            self._processes.add(every)  # nothing but zeros is added to a part, so no order can change it
+        total = torch.zeros_like(first)
+        for one in every:
+            total += one
+        return total
+
+
+@dataclass(frozen=True)
+class Seat(Ranks):
+    """A part of every batch, whichever process has it.
+
+    Attributes:
+        rank: Number of the part, from 0.
+        count: Number of parts.
+        table: Where the parts of the process meet.
+    """
+
+    table: Table
+
+    def add(self, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over the parts, in their order."""
+        self.table.add(self.rank, tensor)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a part of every batch is computed, or whole batches are.
+
+    Attributes:
+        ranks: The part among all of them, None for whole batches.
+        model: Network, which has the weights of all places of a process and gradients of its own.
+        distillation: Who teaches it.
+    """
+
+    ranks: Ranks | None
+    model: Spikformer
+    distillation: Distillation | None
+
+
+class Crew:
+    """Computes what falls to this process of every batch.
+
+    Args:
+        model: Network that learns: the first place has it.
+        distillation: Who teaches it.
+        processes: The processes that train together, None for this one alone.
+        parts: Parts of a batch over all processes, at least as many as there are processes; 0 for one of each.
+        threads: Threads that each of several places computes on.
+
+    Raises:
+        InputError: If the network is on a GPU and several parts fall to this process.
+    """
+
+    def __init__(
+        self,
+        model: Spikformer,
+        distillation: Distillation | None,
+        processes: Ranks | None,
+        parts: int,
+        threads: int,
+    ) -> None:
+        self._table = Table(processes, parts) if parts else None
+        self._threads = threads
+        device = next(model.parameters()).device
+        if device.type != "cpu" and self._table is not None and len(self._table.local) > 1:
+            raise InputError(
+                f"training.parts must be as many as there are processes on {device.type}, where parts of one process "
+                f"would wait for each other; got {parts} parts: train with {parts} workers, or set device to 'cpu'"
+            )
+        ranks = [processes] if self._table is None else [Seat(n, parts, self._table) for n in self._table.local]
+        self._places = [Place(ranks[0], model, distillation)]
+        self._places += [Place(seat, _twin(model), _with_twin(distillation)) for seat in ranks[1:]]
+        self._pool: ThreadPoolExecutor | None = None
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Have a thread for each place inside the block, if there are several."""
+        if len(self._places) == 1:
+            yield
+            return
+        with ThreadPoolExecutor(
+            len(self._places), "spikefront-part", initializer=torch.set_num_threads, initargs=(self._threads,)
+        ) as self._pool:
+            yield
+
+    def each(self, compute: Callable[[Place], T]) -> T:
+        """Compute at every place, all at once, and return what the first one found."""
+        if self._pool is None:
+            return compute(self._places[0])
+        futures = [self._pool.submit(self._compute, compute, place) for place in self._places]
+        errors = [error for future in futures if (error := future.exception()) is not None]
+        for error in sorted(errors, key=lambda error: isinstance(error, BrokenBarrierError)):
+            raise error
+        return futures[0].result()
+
+    def _compute(self, compute: Callable[[Place], T], place: Place) -> T:
+        assert self._table is not None
+        try:
+            place.model.train()
+            place.model.zero_grad()
+            return compute(place)
+        except BaseException:
+            self._table.leave()
+            raise
+
+
+def _twin(model: Spikformer) -> Spikformer:
+    """Return a copy of a network that has the same weights in memory, and gradients and statistics of its own."""
+    twin = deepcopy(model)
+    for mine, others in zip(model.parameters(), twin.parameters(), strict=True):
+        others.data = mine.data
+        others.grad = None
+    return twin
+
+
+def _with_twin(distillation: Distillation | None) -> Distillation | None:
+    if distillation is None:
+        return None
+    return Distillation(_twin(distillation.teacher), distillation.share, distillation.temperature)
