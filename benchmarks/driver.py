@@ -10,6 +10,7 @@ proposals of NSGA-II without a reranker, decoding, bookkeeping, and the store wi
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import tempfile
 import time
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from asynchronous import Memory, VirtualPool
-from measure import save
+from measure import RESULTS, save
 
 from nas.address import parse_address
 from nas.algorithms import build_algorithm
@@ -93,8 +94,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             figures[store] = found = measured(store, options.evaluations, options.flight, Path(folder))
         print(f"{store:>8}: {found['cpu_ms']:.2f} ms of CPU each, MiB {found['memory_mib']}", flush=True)
-    values = {"evaluations": options.evaluations, "in_flight": options.flight, "stores": figures}
-    save(f"driver-{options.evaluations}", values)
+    name = f"driver-{options.evaluations}"
+    path = RESULTS / f"{name}.json"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    earlier = kept.get("stores", {}) if kept.get("in_flight") == options.flight else {}
+    values = {"evaluations": options.evaluations, "in_flight": options.flight, "stores": {**earlier, **figures}}
+    save(name, values)
 
 
 if __name__ == "__main__":

@@ -240,6 +240,17 @@ class SharedPool:
                 self._queue.append((architecture, split))
 
 
+def drivers_that_joined(folder: Path) -> list[Driver]:
+    """Return who shares the work of who leads a run folder, oldest first; none without a leader."""
+    leader = read_message(folder / JOINED / LEADER)
+    if not isinstance(leader, dict) or not isinstance(leader.get("token"), str):
+        return []
+    hellos = [read_message(path) for path in sorted((folder / JOINED).glob(f"*/{HELLO}"))]
+    values = [hello.get("driver") for hello in hellos if isinstance(hello, dict)]
+    found = [driver for driver in map(Driver.parse, values) if driver is not None and not driver.gone]
+    return sorted(found, key=lambda driver: driver.since)
+
+
 @contextmanager
 def shared(pool: Pool, folder: Path, space: Space, say: Callable[[str], None]) -> Iterator[SharedPool]:
     """Let other drivers join the work of a pool inside the block.

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from nas.folder import is_held
+from nas.joining import drivers_that_joined
 from nas.run import Run
 from nas.soundness import IDLE
 
@@ -35,6 +36,7 @@ class Status:
         idle_share: Share of the workers' time in which they scored nothing, or None if it is not known.
         hypervolume: Of the search so far, or None without a reference.
         why: Why it ended, or None.
+        joined: Drivers that share the work of the one that leads, if it is at work.
     """
 
     state: State
@@ -48,10 +50,11 @@ class Status:
     idle_share: float | None
     hypervolume: float | None
     why: str | None
+    joined: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
-        return dict(self.__dict__)
+        return {**self.__dict__, "joined": list(self.joined)}
 
 
 def status(folder: str | Path) -> Status:
@@ -85,6 +88,7 @@ def status_of(run: Run) -> Status:
         run.attribute(IDLE),
         run.hypervolume() if run.reference else None,
         why,
+        tuple(map(str, drivers_that_joined(run.folder))) if live else (),
     )
 
 
@@ -100,6 +104,7 @@ def describe(found: Status) -> str:
     lines = [f"{found.state}: {found.evaluations} of {found.budget} evaluations"]
     if found.running:
         lines[0] += f", {found.running} {'being scored' if found.state == 'at work' else 'to be scored again'}"
+    lines += [f"shared by {driver}" for driver in found.joined]
     if found.rate:
         lines.append(f"{found.rate:.3g} evaluations per second over the last ones")
     if found.seconds_left is not None:

@@ -14,8 +14,9 @@ from nas.config import load_recipe
 from nas.drivers import hold_folder
 from nas.evaluation import this_process
 from nas.folder import HeldError
-from nas.helping import help_out, wait_for_leader
-from nas.joining import SharedPool, shared
+from nas.helping import _answer, _work, help_out, wait_for_leader
+from nas.interrupt import DrainedPool
+from nas.joining import SharedPool, shared, write_message
 from nas.pipeline import prepare
 from nas.sections import WorkersConfig
 from spaces import InputError
@@ -115,6 +116,23 @@ def test_ctrl_c_hands_over_what_is_being_scored_and_leaves(space, tmp_path, quic
         assert len(pool._results) == 1
         assert not pool._guests
         assert len(pool._queue) == 2
+
+
+def test_who_is_to_end_begins_nothing_and_is_not_blamed_for_it(space, tmp_path, listener):
+    """What it has not begun stays ``todo``: who leads hands that to others, and suspects nothing of it."""
+    for number, architecture in enumerate(some(space, 2)):
+        write_message(tmp_path / f"todo-{number}.json", {"genes": architecture.genes, "split": "validation"})
+    pool = DrainedPool(OnePerson())
+    pool.end()
+    with pytest.raises(KeyboardInterrupt):
+        _work(tmp_path, tmp_path, pool, space, listener)
+    assert {path.name for path in tmp_path.iterdir()} == {"todo-0.json", "todo-1.json"}
+
+
+def test_what_is_answered_is_begun_no_more(space, tmp_path):
+    (tmp_path / "doing-3.json").touch()
+    _answer(tmp_path, 3, evaluation(some(space, 1)[0]))
+    assert {path.name for path in tmp_path.iterdir()} == {"done-3.json"}
 
 
 def test_a_run_that_nobody_leads_is_led_and_one_that_is_led_is_refused_without_join(tmp_path):

@@ -9,17 +9,19 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict, replace
 
 import pandas as pd
 import pytest
-from fakes import lasting
+from fakes import OnePerson, lasting
 from test_table_runs import write_run
 
 import nas
 from nas import drivers
 from nas.backend import open_run_storage, open_storage
-from nas.drivers import find_leader, lead
+from nas.drivers import Driver, find_leader, lead
 from nas.folder import hold, is_held
+from nas.joining import HELLO, JOINED, LEADER, shared, write_message
 from nas.status import describe, recent_rate, status
 
 
@@ -103,6 +105,27 @@ def test_a_run_at_work_is_seen_and_once_it_stopped_says_how_it_goes_on(ending, r
         lasting(again.evaluations()),
         lasting(run.evaluations()),
     )
+
+
+def test_who_shares_the_work_of_a_run_is_named(run, tmp_path):
+    copy = shutil.copytree(run.folder, tmp_path / "run")
+    here = Driver.here()
+    hosts = {"late": here.since + 9, "early": here.since}
+    with hold(copy), shared(OnePerson(), copy, run.space, print) as pool:
+        assert status(copy).joined == ()
+        for host, since in {**hosts, "dead": here.since}.items():
+            mine = copy / JOINED / f"{pool.token}-{host}"
+            mine.mkdir()
+            there = {"host": host, "since": since} if host in hosts else {"pid": 2**22 + 1}
+            write_message(mine / HELLO, {"driver": asdict(replace(here, **there)), "room": 2})
+        (copy / JOINED / f"{pool.token}-torn").mkdir()
+        (copy / JOINED / f"{pool.token}-torn" / HELLO).write_text("{")
+        found = status(copy)
+        assert [driver.split(" on ")[1].split(",")[0] for driver in found.joined] == ["early", "late"]
+        assert [line for line in describe(found).splitlines() if line.startswith("shared by process")]
+        (copy / JOINED / LEADER).unlink()
+        assert status(copy).joined == ()
+    assert status(copy).joined == ()
 
 
 @pytest.mark.parametrize("kind", ["journal", "sqlite"])
