@@ -110,11 +110,12 @@ class ObjectiveRanker:
         encoding: How architectures are encoded.
 
     Attributes:
+        value_tau: Kendall's tau of predicted values within cost bands, at most that of predicted ranks, from 0 to 1.
         value_trust: How well values are predicted, as a share of how well ranks are, from 0 to 1.
     """
 
     def __init__(self, encoding: Encoding) -> None:
-        self.value_trust = 0.0
+        self.value_tau = self.value_trust = 0.0
         self._by_rank = GaussianProcess(encoding.genes, linear=False)
         self._by_value = ValueProcess(encoding)
         self._nets = RankNets(encoding.width)
@@ -167,7 +168,8 @@ class ObjectiveRanker:
         if taus[2] >= COMPARABLE * self._weights[process]:
             self._weights[2] = taus[2]
         self._weights /= self._weights.sum()
-        self.value_trust = min(max(trust, 0.0) / taus[0], 1.0) if taus[0] > 0 else 0.0
+        self.value_tau = max(min(trust, taus[0]), 0.0)
+        self.value_trust = self.value_tau / taus[0] if taus[0] > 0 else 0.0
 
     def predict(self, Z: Floats) -> tuple[Floats, Floats]:
         """Return normal scores of vectors ``(m, width)`` and the deviation of the members' ones, ``(m,)`` each."""
@@ -241,9 +243,11 @@ class Ranker:
             member.fit(scored, k, ranks[:, k], self.costs(ranks, k), near, rng)
         self._scored, self._near = scored, near
 
-    def value_trust(self, objectives: Rows) -> float:
-        """Return how well values are predicted as a share of how well ranks are, the least over some objectives."""
-        return min((self._objectives[k].value_trust for k in objectives.tolist()), default=1.0)
+    def of_values(self, objectives: Rows) -> tuple[float, float]:
+        """Return how well values are predicted, the least of some objectives: as a share of ranks, and their tau."""
+        members = [self._objectives[k] for k in objectives.tolist()]
+        trust = min((member.value_trust for member in members), default=1.0)
+        return trust, min((member.value_tau for member in members), default=1.0)
 
     def costs(self, ranks: Floats, objective: int) -> Floats:
         """Return what cost bands of an objective are of: ranks in the cost, or in another one for the cost itself."""

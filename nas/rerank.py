@@ -31,13 +31,13 @@ Rows = NDArray[np.intp]
 EXPLORED = 0.125
 """Share of each batch that is not what the ranker likes best: at random, or what its members disagree about most."""
 
-BY_VOLUME = 0.7
-"""Share of the others that is picked by hypervolume where values are predicted as well as ranks, and much less where
-they are not; the rest is picked by cost bands, for which ranks are enough. One half of it is measured from
-the worst of the first results, the other from the reference of the problem if it has one."""
+TELLING = 0.5
+"""Kendall's tau from which on values tell enough for all others to be picked by hypervolume. Below, it is a part of
+them, and the rest is picked by cost bands, for which ranks are enough. Half of what is picked by hypervolume has it
+measured from the worst of the first results, half from the reference of the problem if it has one."""
 
 STRICTNESS = 4
-"""Power of the trust in values by which that share falls."""
+"""Power by which that share falls with how well values are predicted compared with ranks."""
 
 LEAST = 10
 """Sound results from which on it ranks."""
@@ -216,8 +216,8 @@ class Reranker:
                 picks.take_least(scores[:, 0])
             return
         best = scored.F[scored.sound].min(axis=0)
-        share = BY_VOLUME * self._ranker.value_trust(self._predicted) ** STRICTNESS
-        number = round(share * rest)
+        trust, tau = self._ranker.of_values(self._predicted)
+        number = round(trust**STRICTNESS * min(tau / TELLING, 1.0) * rest)
         for reference, part in ((self._worst, number // 2), (self._given, number - number // 2)):
             pick_by_volume(picks, F, self._worst if reference is None else reference, best, part, rng)
         eligible = np.flatnonzero((self._worst > F).all(axis=1))

@@ -193,7 +193,9 @@ def test_values_are_trusted_unless_some_of_them_are_wrong(encoded, rng):
         F = objectives(X, rng, share)
         ranker = Ranker(encoding, 2, None)
         ranker.fit(Scored(X[:200], F[:200], np.zeros(200)), rng)
-        trusts.append(ranker.value_trust(np.array([0])))
+        trust, tau = ranker.of_values(np.array([0]))
+        trusts.append(trust)
+        assert 0 < tau <= 1
         taus.append(kendalltau(ranker.predict(X[200:])[0][:, 0], objectives(X, rng)[200:, 0]).statistic)
     assert trusts[0] > 0.95
     assert trusts[1] < 0.9
