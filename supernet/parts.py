@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from spaces import InputError
-from supernet.distil import Distillation
 from supernet.ranks import Ranks
 from supernet.spikformer import Spikformer
 
@@ -95,12 +94,10 @@ class Place:
     Attributes:
         ranks: The part among all of them, None for whole batches.
         model: Network, which has the weights of all places of a process and gradients of its own.
-        distillation: Who teaches it.
     """
 
     ranks: Ranks | None
     model: Spikformer
-    distillation: Distillation | None
 
 
 class Crew:
@@ -108,7 +105,6 @@ class Crew:
 
     Args:
         model: Network that learns: the first place has it.
-        distillation: Who teaches it.
         processes: The processes that train together, None for this one alone.
         parts: Parts of a batch over all processes, at least as many as there are processes; 0 for one of each.
         threads: Threads that each of several places computes on.
@@ -117,14 +113,7 @@ class Crew:
         InputError: If the network is on a GPU and several parts fall to this process.
     """
 
-    def __init__(
-        self,
-        model: Spikformer,
-        distillation: Distillation | None,
-        processes: Ranks | None,
-        parts: int,
-        threads: int,
-    ) -> None:
+    def __init__(self, model: Spikformer, processes: Ranks | None, parts: int, threads: int) -> None:
         self._table = Table(processes, parts) if parts else None
         self._threads = threads
         device = next(model.parameters()).device
@@ -134,8 +123,8 @@ class Crew:
                 f"would wait for each other; got {parts} parts: train with {parts} workers, or set device to 'cpu'"
             )
         ranks = [processes] if self._table is None else [Seat(n, parts, self._table) for n in self._table.local]
-        self._places = [Place(ranks[0], model, distillation)]
-        self._places += [Place(seat, _twin(model), _with_twin(distillation)) for seat in ranks[1:]]
+        self._places = [Place(ranks[0], model)]
+        self._places += [Place(seat, _twin(model)) for seat in ranks[1:]]
         self._pool: ThreadPoolExecutor | None = None
 
     @contextmanager
@@ -177,9 +166,3 @@ def _twin(model: Spikformer) -> Spikformer:
         others.data = mine.data
         others.grad = None
     return twin
-
-
-def _with_twin(distillation: Distillation | None) -> Distillation | None:
-    if distillation is None:
-        return None
-    return Distillation(_twin(distillation.teacher), distillation.share, distillation.temperature)

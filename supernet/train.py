@@ -82,8 +82,8 @@ def train(
     """
     threads = torch.get_num_threads()
     own = settings.threads or (1 if settings.parts else threads)  # the same for a part wherever it is computed
-    crew = Crew(model, distillation, ranks, settings.parts, own)
-    epoch_trainer = _EpochTrainer(model, data, settings, seed, space, crew)
+    crew = Crew(model, ranks, settings.parts, own)
+    epoch_trainer = _EpochTrainer(model, data, settings, seed, space, distillation, crew)
     optimizer, average = epoch_trainer.optimizer, epoch_trainer.average
     state = Checkpoint(seed, data.name, settings, model.architecture, model.skeleton, space)
     if checkpoint is not None:
@@ -119,16 +119,11 @@ class _EpochTrainer:
         settings: TrainSettings,
         seed: int,
         space: SearchSpace | None,
+        distillation: Distillation | None,
         crew: Crew,
     ) -> None:
-        self.model, self.data, self.settings, self.seed, self.space, self.crew = (
-            model,
-            data,
-            settings,
-            seed,
-            space,
-            crew,
-        )
+        self.model, self.data, self.settings, self.seed, self.space = model, data, settings, seed, space
+        self.distillation, self.crew = distillation, crew
         self.average = WeightAverage(model, settings.ema) if settings.ema else None
         self.device = next(model.parameters()).device
         size, channels, self.num_classes = data.input_shape
@@ -211,7 +206,7 @@ class _EpochTrainer:
             targets: Their labels, ``(B, classes)``.
             architectures: What learns.
         """
-        settings, ranks, taught = self.settings, place.ranks, place.distillation
+        settings, ranks, taught = self.settings, place.ranks, self.distillation
         share = None if ranks is None else ranks.share(len(x))
         if share is not None:
             x, targets = x[share.start : share.stop], targets[share.start : share.stop]

@@ -21,6 +21,7 @@ from nas import distributed
 from nas.progress import Silent
 from nas.ray_cluster import connect
 from spaces import InputError
+from supernet.settings import TrainSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")  # Ray warns of its own settings
 
@@ -273,6 +274,12 @@ def test_a_batch_has_an_image_for_each_process(recipe, tmp_path):
 def test_a_process_has_a_part_at_least(recipe, tmp_path):
     with pytest.raises(InputError, match=r"parts must be workers or more.*got 2 parts and 3 workers"):
         nas.train(recipe, tmp_path / "run", workers=3, training={"parts": 2})
+
+
+@pytest.mark.parametrize(("parts", "threads", "cores"), [(4, 1, 2), (5, 0, 3), (2, 3, 3), (0, 3, 3)])
+def test_a_process_takes_the_cores_of_its_parts(parts, threads, cores):
+    job = SimpleNamespace(settings=TrainSettings(parts=parts, threads=threads))
+    assert distributed._threads(job, 2, None) == cores
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, "two", {"count": 2}])

@@ -1,5 +1,6 @@
 """The average of weights by its formula, alone and through a training that is interrupted."""
 
+import json
 from copy import deepcopy
 from dataclasses import replace
 
@@ -94,14 +95,14 @@ def test_an_average_of_another_network_is_refused(make_space, change):
         average.load(tensors)
 
 
-def test_checkpoints_from_before_there_were_averages_go_on(make_space, make_data, tmp_path):
+def test_checkpoints_from_before_there_were_averages_and_parts_go_on(make_space, make_data, tmp_path):
     data, skeleton, settings = make_data(20), make_space().skeleton, replace(SETTINGS, ema=0.0)
     network = build_network(skeleton, NETWORK, 0)
     train(network, data, settings, 5, checkpoint=tmp_path)
     index = tmp_path / INDEX
-    text = index.read_text()
-    assert text.count('"ema": 0.0,') == 1
-    index.write_text(text.replace('"ema": 0.0,', ""))
+    values = json.loads(index.read_text())
+    assert (values["settings"].pop("ema"), values["settings"].pop("parts")) == (0.0, 0)
+    index.write_text(json.dumps(values))
     again = build_network(skeleton, NETWORK, 1)
     train(again, data, settings, 5, checkpoint=tmp_path)
     assert same(again.state_dict(), network.state_dict())

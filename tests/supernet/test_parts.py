@@ -23,7 +23,7 @@ SETTINGS = TrainSettings(
 def trained(space, data, settings=SETTINGS, ranks=None, distillation=None, network=None):
     """Return the weights after a training, and the losses of its steps."""
     losses = []
-    network = build_supernet(space, 0) if network is None else network
+    network = (build_supernet(space, 0) if network is None else network).eval()  # as it may come from scoring
     train(network, data, settings, 3, space, None, lambda step: losses.append(step.loss), ranks, distillation)
     return network.state_dict(), losses
 
@@ -143,5 +143,5 @@ def test_a_gpu_computes_one_part(make_space):
     with pytest.raises(
         InputError, match=r"as many as there are processes on meta.*got 3 parts: train with 3 workers"
     ):
-        Crew(network, None, None, 3, 1)
-    Crew(network, None, Ranks(0, 3), 3, 1)
+        Crew(network, None, 3, 1)
+    Crew(network, Ranks(0, 3), 3, 1)

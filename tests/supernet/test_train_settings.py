@@ -41,6 +41,10 @@ NAN, INF = math.nan, math.inf
         ({"checkpoint_every": 0}, "training.checkpoint_every must be 1 or more, got 0"),
         ({"threads": -1}, "training.threads must be from 0 to 1024, got -1"),
         ({"threads": 1025}, "training.threads must be from 0 to 1024, got 1025"),
+        ({"parts": 1}, "training.parts must be 0, or from 2 to 64 and at most batch_size 128, got 1"),
+        ({"parts": -2}, "training.parts must be 0, or from 2 to 64 and at most batch_size 128, got -2"),
+        ({"parts": 65}, "training.parts must be 0, or from 2 to 64 and at most batch_size 128, got 65"),
+        ({"parts": 3, "batch_size": 2}, "training.parts must be 0, or .* at most batch_size 2, got 3"),
     ],
 )
 def test_a_setting_outside_its_range_is_refused(change, message):
