@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import distributed
 
 from nas.extras import TRAINING
-from nas.ray_cluster import connect
+from nas.ray_cluster import connect, most_workers
 from spaces import Architecture, InputError, SearchSpace, Skeleton
 from supernet.data import ImageData
 from supernet.device import keep_large_blocks
@@ -78,8 +78,8 @@ class SentNetwork:
         """Return the network on a device, with tensors of its own."""
         with torch.device("meta"):
             network = Spikformer(self.skeleton, self.architecture, self.executor)
-        # Ray hands out read-only arrays, which training would write to.
-        state = {name: torch.from_numpy(np.array(array)) for name, array in self.state.items()}
+        # Ray hands out read-only arrays at any address; these are torch's own, aligned as those of one process.
+        state = {name: torch.from_numpy(np.array(array)).clone() for name, array in self.state.items()}
         network.load_state_dict(state, assign=True)
         return network.to(device)
 
@@ -202,11 +202,13 @@ def _fit(
     import ray.train  # noqa: PLC0415  # an extra, and it reads the environment that is set above
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer  # noqa: PLC0415  # an extra, as ray.train is
 
-    available = ray.cluster_resources().get("CPU", 0)
-    if workers * threads > available:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if workers > (most := most_workers(nodes, threads)):
+        cores = ", ".join(f"{node.get('CPU', 0):g}" for node in nodes)
         raise InputError(
-            f"{workers} workers of {threads} thread(s) need {workers * threads} CPUs of the Ray cluster, which has "
-            f"{available:g}; use fewer workers, or set training.threads lower"
+            f"{workers} workers of {threads} thread(s) need as many CPUs of one node each, but the nodes of the Ray "
+            f"cluster have {cores}, which is room for {most}; use other workers, or set training.threads or "
+            "training.parts lower"
         )
     needs = {"CPU": threads} | ({"GPU": 1} if device == "cuda" else {})
     for stale in job.folder.glob(f"{_STORAGE}*"):  # of a process that was killed; one at a time holds the folder

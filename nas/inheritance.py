@@ -225,9 +225,10 @@ def train_task(task: Task, run: Run | None = None) -> float:
     config, seed = run.config, run.config.seed + task.seed
     scoring = config.scoring
     facts = ScoringFacts(scoring.batch_size, None, config.workers.threads)
+    training = replace(config.training, parts=0)  # each network is trained by one process
     plan = Plan(
         run.data,
-        config.training if task.epochs == config.training.epochs else config.training.lasting(task.epochs),
+        training if task.epochs == training.epochs else training.lasting(task.epochs),
         scoring.calibration_images,
         facts,
         scoring.validation_images,

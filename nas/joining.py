@@ -243,9 +243,9 @@ class SharedPool:
 def drivers_that_joined(folder: Path) -> list[Driver]:
     """Return who shares the work of who leads a run folder, oldest first; none without a leader."""
     leader = read_message(folder / JOINED / LEADER)
-    if not isinstance(leader, dict) or not isinstance(leader.get("token"), str):
-        return []
-    hellos = [read_message(path) for path in sorted((folder / JOINED).glob(f"*/{HELLO}"))]
+    token = leader.get("token") if isinstance(leader, dict) else None
+    paths = sorted((folder / JOINED).glob(f"*/{HELLO}")) if isinstance(token, str) else []
+    hellos = [read_message(path) for path in paths if path.parent.name.startswith(f"{token}-")]
     values = [hello.get("driver") for hello in hellos if isinstance(hello, dict)]
     found = [driver for driver in map(Driver.parse, values) if driver is not None and not driver.gone]
     return sorted(found, key=lambda driver: driver.since)

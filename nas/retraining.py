@@ -22,7 +22,7 @@ from nas.run import Run
 from nas.scoring import Scorer, build_job, threads
 from nas.standalone import Plan, check_counts, checkpoint_of, is_kept, kept_scores, make_alone
 from spaces import InputError
-from supernet.checkpoint import Checkpoint, load_checkpoint, weights_digest
+from supernet.checkpoint import YOUNGER, Checkpoint, load_checkpoint, weights_digest
 from supernet.data import ImageData, load_data
 from supernet.device import resolve_device
 from supernet.distil import Distillation, check_distillation
@@ -209,10 +209,10 @@ def _prepare(
 
 
 def _recorded_settings(provenance: Mapping[str, Any], source: str) -> TrainSettings:
-    """Return how the supernet of an exported network was trained, as its export says."""
+    """Return how the supernet of an exported network was trained, as its export says, batches being whole."""
     if "training" not in provenance:
         raise InputError(f"{source} does not say how its network was trained; name a recipe with --recipe")
-    return _parsed(provenance["training"], f"{source}: provenance.training: ")
+    return replace(_parsed(provenance["training"], f"{source}: provenance.training: "), parts=0)
 
 
 def _changed(settings: TrainSettings, changes: Mapping[str, Any]) -> TrainSettings:
@@ -290,6 +290,8 @@ def _check_same(path: Path, told: Mapping[str, Any]) -> None:
         old = json.loads(path.read_bytes())
         if not isinstance(old, dict):
             raise ValueError("it is no table")
+        if isinstance(old.get("training"), dict):
+            old["training"] = {**YOUNGER, **old["training"]}
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} must be what `nas retrain` wrote: {error}; choose another folder") from None
     different = sorted(name for name in {*old, *told} if old.get(name) != told.get(name))

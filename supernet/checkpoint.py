@@ -26,7 +26,7 @@ from supernet.spikformer import Spikformer
 
 _FORMAT = "spikefront-checkpoint-1"
 _MODEL, _OPTIMIZER, _AVERAGE = "model.", "optimizer.", "average."
-_YOUNGER: dict[str, Any] = {"ema": 0.0, "parts": 0}
+YOUNGER: dict[str, Any] = {"ema": 0.0, "parts": 0}
 """Settings that older checkpoints do not have, each with the value that they were trained with."""
 
 
@@ -160,7 +160,7 @@ def load_checkpoint(
     way_out = f"choose another run folder, or move {folder} away to start anew"
     values, blob = _read_index(index, way_out)
     if isinstance(values.get("settings"), dict):
-        values["settings"] = {**_YOUNGER, **values["settings"]}
+        values["settings"] = {**YOUNGER, **values["settings"]}
     for name, expected in identity.identity.items():
         if values.get(name) != expected:
             raise InputError(

@@ -108,31 +108,38 @@ class Crew:
         processes: The processes that train together, None for this one alone.
         parts: Parts of a batch over all processes, at least as many as there are processes; 0 for one of each.
         threads: Threads that each of several places computes on.
-
-    Raises:
-        InputError: If the network is on a GPU and several parts fall to this process.
     """
 
     def __init__(self, model: Spikformer, processes: Ranks | None, parts: int, threads: int) -> None:
         self._table = Table(processes, parts) if parts else None
-        self._threads = threads
-        device = next(model.parameters()).device
-        if device.type != "cpu" and self._table is not None and len(self._table.local) > 1:
-            raise InputError(
-                f"training.parts must be as many as there are processes on {device.type}, where parts of one process "
-                f"would wait for each other; got {parts} parts: train with {parts} workers, or set device to 'cpu'"
-            )
-        ranks = [processes] if self._table is None else [Seat(n, parts, self._table) for n in self._table.local]
-        self._places = [Place(ranks[0], model)]
-        self._places += [Place(seat, _twin(model)) for seat in ranks[1:]]
+        self._parts, self._threads = parts, threads
+        self._places = [Place(processes if self._table is None else self._seats[0], model)]
         self._pool: ThreadPoolExecutor | None = None
+
+    @property
+    def _seats(self) -> list[Seat]:
+        return [] if self._table is None else [Seat(part, self._parts, self._table) for part in self._table.local]
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Have a thread for each place inside the block, if there are several."""
-        if len(self._places) == 1:
+        """Have a thread and a model for each place inside the block, if there are several.
+
+        Raises:
+            InputError: If the network is on a GPU and several parts fall to this process.
+        """
+        others = self._seats[1:]
+        if not others:
             yield
             return
+        model = self._places[0].model
+        device = next(model.parameters()).device
+        if device.type != "cpu":
+            raise InputError(
+                f"training.parts must be as many as there are processes on {device.type}, where parts of one process "
+                f"would wait for each other; got {self._parts} parts: train with {self._parts} workers, with device "
+                "'cpu', or with parts = 0"
+            )
+        self._places += [Place(seat, _twin(model)) for seat in others]
         with ThreadPoolExecutor(
             len(self._places), "spikefront-part", initializer=torch.set_num_threads, initargs=(self._threads,)
         ) as self._pool:
@@ -142,8 +149,13 @@ class Crew:
         """Compute at every place, all at once, and return what the first one found."""
         if self._pool is None:
             return compute(self._places[0])
-        futures = [self._pool.submit(self._compute, compute, place) for place in self._places]
-        errors = [error for future in futures if (error := future.exception()) is not None]
+        assert self._table is not None
+        try:
+            futures = [self._pool.submit(self._compute, compute, place) for place in self._places]
+            errors = [error for future in futures if (error := future.exception()) is not None]
+        except BaseException:  # a Ctrl-C: nobody is to wait for a part that has not begun
+            self._table.leave()
+            raise
         for error in sorted(errors, key=lambda error: isinstance(error, BrokenBarrierError)):
             raise error
         return futures[0].result()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,9 +95,10 @@ def train(
             "folder on a file system that all machines share"
         )
     saves = ranks is None or ranks.rank == 0
+    working = nullcontext() if state.complete else crew.at_work()
     torch.set_num_threads(own)
     try:
-        with crew.at_work():
+        with working:
             while not state.complete:
                 state = state.after(epoch_trainer.run(state.epoch, report))
                 if state.complete and average is not None:

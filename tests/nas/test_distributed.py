@@ -232,7 +232,7 @@ def test_a_training_that_fails_without_a_word_is_an_error_of_one_line(said, last
     monkeypatch.setattr(Failing, "said", said, raising=False)
     monkeypatch.setattr("ray.train.v2.api.data_parallel_trainer.DataParallelTrainer", Failing)
     monkeypatch.setattr("ray.util.queue.Queue", Queue)
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 4.0}}])
     monkeypatch.setattr(ray, "put", lambda job: None)
     job = SimpleNamespace(folder=tmp_path)
     with pytest.raises(InputError, match=rf"failed 4 times, at last with: {last}; run it again to go on"):
@@ -274,6 +274,16 @@ def test_a_batch_has_an_image_for_each_process(recipe, tmp_path):
 def test_a_process_has_a_part_at_least(recipe, tmp_path):
     with pytest.raises(InputError, match=r"parts must be workers or more.*got 2 parts and 3 workers"):
         nas.train(recipe, tmp_path / "run", workers=3, training={"parts": 2})
+
+
+def test_a_process_has_the_cores_of_one_node(tmp_path, monkeypatch):
+    nodes = [(4.0, True), (6.0, True), (64.0, False)]
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": alive, "Resources": {"CPU": cpu}} for cpu, alive in nodes])
+    job = SimpleNamespace(folder=tmp_path)
+    with pytest.raises(
+        InputError, match=r"2 workers of 5 thread.* have 4, 6, which is room for 1; use other workers"
+    ):
+        distributed._fit(job, "cpu", 2, 5, lambda _: None, {})
 
 
 @pytest.mark.parametrize(("parts", "threads", "cores"), [(4, 1, 2), (5, 0, 3), (2, 3, 3), (0, 3, 3)])

@@ -93,6 +93,26 @@ def test_what_is_done_is_not_done_again(retrained, exported, monkeypatch):
     assert nas.retrain(exported, retrained.folder, ema=0.9) == retrained
 
 
+def test_what_was_done_before_there_were_parts_is_done(retrained, exported, tmp_path, monkeypatch):
+    folder = Path(shutil.copytree(retrained.folder, tmp_path / "copy"))
+    told = json.loads((folder / RETRAIN).read_text())
+    assert told["training"].pop("parts") == 0
+    (folder / RETRAIN).write_text(json.dumps(told))
+    monkeypatch.setattr(standalone, "train_alone", None)
+    assert nas.retrain(exported, folder, ema=0.9).scores == retrained.scores
+
+
+def test_a_network_is_trained_in_whole_batches_unless_it_is_said_otherwise(exported, tmp_path):
+    """Those who trained the supernet in parts did so as several, which one network needs not."""
+    copy = Path(shutil.copytree(exported, tmp_path / "export"))
+    config = json.loads((copy / CONFIG).read_text())
+    config["provenance"]["training"]["parts"] = 2
+    (copy / CONFIG).write_text(json.dumps(config))
+    for changes, parts in (({}, 0), ({"parts": 2}, 2)):
+        run = nas.retrain(copy, tmp_path / f"{parts}", epochs=1, **changes)
+        assert json.loads((run.folder / RETRAIN).read_text())["training"]["parts"] == parts
+
+
 @pytest.mark.parametrize("scores", [{}, {"test": {"accuracy": 0.5}, "validation": {}}, {"test": 1, "validation": 1}])
 def test_what_is_done_must_have_its_scores(retrained, exported, tmp_path, scores):
     folder = Path(shutil.copytree(retrained.folder, tmp_path / "copy"))

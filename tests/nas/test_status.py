@@ -118,6 +118,7 @@ def test_who_shares_the_work_of_a_run_is_named(run, tmp_path):
             mine.mkdir()
             there = {"host": host, "since": since} if host in hosts else {"pid": 2**22 + 1}
             write_message(mine / HELLO, {"driver": asdict(replace(here, **there)), "room": 2})
+        shutil.copytree(copy / JOINED / f"{pool.token}-late", copy / JOINED / "earlier-late")
         (copy / JOINED / f"{pool.token}-torn").mkdir()
         (copy / JOINED / f"{pool.token}-torn" / HELLO).write_text("{")
         found = status(copy)

@@ -1,5 +1,6 @@
 """Batches in a fixed number of parts: the same bits from any number of processes. Threads stand in for processes."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -140,8 +141,36 @@ def test_sums_are_taken_in_the_order_of_the_parts():
 
 def test_a_gpu_computes_one_part(make_space):
     network = build_supernet(make_space(), 0).to("meta")
-    with pytest.raises(
-        InputError, match=r"as many as there are processes on meta.*got 3 parts: train with 3 workers"
+    with (
+        pytest.raises(InputError, match=r"as many as there are processes on meta.*got 3 parts: train with 3 workers"),
+        Crew(network, None, 3, 1).at_work(),
     ):
-        Crew(network, None, 3, 1)
-    Crew(network, Ranks(0, 3), 3, 1)
+        pytest.fail("it computes three")
+    with Crew(network, Ranks(0, 3), 3, 1).at_work():
+        pass
+
+
+def test_a_training_that_is_done_needs_no_parts(make_space, make_data, tmp_path, monkeypatch):
+    """So those of several GPUs are read by one process."""
+    space, data = make_space(), make_data(18)
+    network = build_supernet(space, 0)
+    train(network, data, SETTINGS, 3, space, tmp_path)
+    monkeypatch.setattr(Crew, "at_work", lambda _: pytest.fail("nothing is to be computed"))
+    again = train(build_supernet(space, 1), data, SETTINGS, 3, space, tmp_path)
+    assert not again.training
+    assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in again.state_dict().items())
+
+
+def test_a_ctrl_c_before_all_parts_have_begun_leaves_nobody_waiting(make_space, make_data, monkeypatch):
+    space, data = make_space(), make_data(18)
+    submit, calls = ThreadPoolExecutor.submit, []
+
+    def interrupted(self, *args):
+        calls.append(args)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return submit(self, *args)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trained(space, data)
