@@ -88,7 +88,8 @@ def main():
     rows.sort(key=lambda row: MODES.index(row.mode))
     minutes = (time.monotonic() - began) / 60
     where = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    table = "\n".join([HEAD, *map(line, rows), "", f"`make faults` on {where}: {minutes:.0f} minutes."])
+    jobs = f" with `FAULTS='--jobs {options.jobs}'`" if options.jobs > 1 else ""
+    table = "\n".join([HEAD, *map(line, rows), "", f"`make faults` on {where}: {minutes:.0f} minutes{jobs}."])
     if not ready:
         table += " PostgreSQL's server is not installed here: its rows are missing."
     sys.stdout.write(table + "\n")
