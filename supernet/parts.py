@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from threading import Barrier, BrokenBarrierError
@@ -150,25 +150,24 @@ class Crew:
         if self._pool is None:
             return compute(self._places[0])
         assert self._table is not None
-        try:
+        with ExitStack() as unless_done:  # as on a Ctrl-C: nobody is to wait for a part that has not begun
+            unless_done.callback(self._table.leave)
             futures = [self._pool.submit(self._compute, compute, place) for place in self._places]
             errors = [error for future in futures if (error := future.exception()) is not None]
-        except BaseException:  # a Ctrl-C: nobody is to wait for a part that has not begun
-            self._table.leave()
-            raise
+            unless_done.pop_all()
         for error in sorted(errors, key=lambda error: isinstance(error, BrokenBarrierError)):
             raise error
         return futures[0].result()
 
     def _compute(self, compute: Callable[[Place], T], place: Place) -> T:
         assert self._table is not None
-        try:
+        with ExitStack() as unless_done:
+            unless_done.callback(self._table.leave)
             place.model.train()
             place.model.zero_grad()
-            return compute(place)
-        except BaseException:
-            self._table.leave()
-            raise
+            found = compute(place)
+            unless_done.pop_all()
+        return found
 
 
 def _twin(model: Spikformer) -> Spikformer:

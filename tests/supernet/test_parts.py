@@ -47,8 +47,7 @@ def assert_same(found, expected):
         assert torch.equal(state[name], tensor), name
 
 
-@pytest.mark.parametrize("count", [2, 3])
-@pytest.mark.parametrize("change", [{}, {"precision": "bfloat16"}, {"batch_size": 15}])
+@pytest.mark.parametrize(("count", "change"), [(3, {}), (2, {"precision": "bfloat16"}), (2, {"batch_size": 15})])
 def test_any_number_of_processes_ends_with_the_same_bits(trained_by, make_space, make_data, change, count):
     """Parts of 5 and 6 images, two of which fall to one of two processes; the last batch has fewer than parts."""
     space, data, settings = make_space(), make_data(47), replace(SETTINGS, **change)
