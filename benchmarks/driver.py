@@ -10,7 +10,6 @@ proposals of NSGA-II without a reranker, decoding, bookkeeping, and the store wi
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from asynchronous import Memory, VirtualPool
-from measure import RESULTS, save
+from measure import kept, save
 
 from nas.address import parse_address
 from nas.algorithms import build_algorithm
@@ -95,9 +94,8 @@ def main() -> None:
             figures[store] = found = measured(store, options.evaluations, options.flight, Path(folder))
         print(f"{store:>8}: {found['cpu_ms']:.2f} ms of CPU each, MiB {found['memory_mib']}", flush=True)
     name = f"driver-{options.evaluations}"
-    path = RESULTS / f"{name}.json"
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    earlier = kept.get("stores", {}) if kept.get("in_flight") == options.flight else {}
+    before = kept(name)
+    earlier = before.get("stores", {}) if before.get("in_flight") == options.flight else {}
     values = {"evaluations": options.evaluations, "in_flight": options.flight, "stores": {**earlier, **figures}}
     save(name, values)
 

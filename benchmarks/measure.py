@@ -69,6 +69,13 @@ def machine() -> dict[str, Any]:
     }
 
 
+def kept(name: str) -> dict[str, Any]:
+    """Return what an earlier run has written to a file of results, or nothing."""
+    path = RESULTS / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
+
+
 def save(name: str, values: Mapping[str, Any]) -> None:
     """Write results with their machine to ``benchmarks/results/<name>.json``, and say where."""
     RESULTS.mkdir(exist_ok=True)

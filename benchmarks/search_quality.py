@@ -11,7 +11,6 @@ hypervolume of the whole table, or, for ``ofa``, of the box between ideal and re
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import RESULTS, save
+from measure import kept, save
 from search.baselines import BASELINES
 from search.problems import PROBLEMS, Arena, corrupted
 
@@ -200,9 +199,7 @@ def keep(
     seconds: float,
 ) -> None:
     """Merge the figures of a problem into the file of results."""
-    path = RESULTS / f"{options.results}.json"
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    problems = kept.get("problems", {})
+    problems = kept(options.results).get("problems", {})
     entry = {
         "command": shlex.join(["python", "benchmarks/search_quality.py", *sys.argv[1:]]),
         "seeds": seeds,

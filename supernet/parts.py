@@ -111,14 +111,11 @@ class Crew:
     """
 
     def __init__(self, model: Spikformer, processes: Ranks | None, parts: int, threads: int) -> None:
-        self._table = Table(processes, parts) if parts else None
+        self._table = table = Table(processes, parts) if parts else None
+        self._seats = [] if table is None else [Seat(part, parts, table) for part in table.local]
+        self._places = [Place(self._seats[0] if self._seats else processes, model)]
         self._parts, self._threads = parts, threads
-        self._places = [Place(processes if self._table is None else self._seats[0], model)]
         self._pool: ThreadPoolExecutor | None = None
-
-    @property
-    def _seats(self) -> list[Seat]:
-        return [] if self._table is None else [Seat(part, self._parts, self._table) for part in self._table.local]
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -155,15 +152,14 @@ class Crew:
             futures = [self._pool.submit(self._compute, compute, place) for place in self._places]
             errors = [error for future in futures if (error := future.exception()) is not None]
             unless_done.pop_all()
-        for error in sorted(errors, key=lambda error: isinstance(error, BrokenBarrierError)):
-            raise error
+        if errors:  # others only say that a part has left
+            raise min(errors, key=lambda error: isinstance(error, BrokenBarrierError))
         return futures[0].result()
 
     def _compute(self, compute: Callable[[Place], T], place: Place) -> T:
         assert self._table is not None
         with ExitStack() as unless_done:
             unless_done.callback(self._table.leave)
-            place.model.train()
             place.model.zero_grad()
             found = compute(place)
             unless_done.pop_all()
@@ -171,9 +167,9 @@ class Crew:
 
 
 def _twin(model: Spikformer) -> Spikformer:
-    """Return a copy of a network that has the same weights in memory, and gradients and statistics of its own."""
+    """Return a copy of a network, to train: the same weights in memory, gradients and statistics of its own."""
     twin = deepcopy(model)
     for mine, others in zip(model.parameters(), twin.parameters(), strict=True):
         others.data = mine.data
         others.grad = None
-    return twin
+    return twin.train()

@@ -11,17 +11,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, distributed
-
-
-class Adder(Protocol):
-    """Who adds up over the parts of a batch."""
-
-    def add(self, tensor: Tensor) -> None:
-        """Replace a tensor of one part by its sum over the parts, the same bits for all of them."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +27,7 @@ class Share:
         images: Images of the whole batch.
         weight: What a mean over the part counts in the sum over the parts that is the mean over the batch.
         joint: Whether the others compute other parts; else each computes all of a batch too small to be split.
-        adder: Who adds up.
+        ranks: Who adds up over the parts.
     """
 
     start: int
@@ -42,7 +35,7 @@ class Share:
     images: int
     weight: float
     joint: bool
-    adder: Adder
+    ranks: Ranks
 
     def of_batch(self, rows: int) -> int:
         """Return the rows of the batch, from those of the part; each image has equally many."""
@@ -51,13 +44,13 @@ class Share:
     def moments(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and biased variance of the batch from those of the part, each ``(C,)`` in float64."""
         sums = torch.stack([mean, variance + mean.square()]) * self.weight
-        self.adder.add(sums)
+        self.ranks.add(sums)
         mean, square = sums.unbind()
         return mean.clone(), (square - mean.square()).clamp_min(0)
 
     def add_up(self, x: Tensor) -> Tensor:
         """Return the sum of a tensor over the parts, with gradients."""
-        return cast(Tensor, _AddUp.apply(x, self.adder))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return cast(Tensor, _AddUp.apply(x, self.ranks))  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
 
 @dataclass(frozen=True)
@@ -79,9 +72,9 @@ class Ranks:
     def share(self, images: int) -> Share:
         """Return the part of a batch: parts differ by one image at most, and none is empty."""
         if images < self.count:
-            return Share(0, images, images, 1 / self.count, joint=False, adder=self)
+            return Share(0, images, images, 1 / self.count, joint=False, ranks=self)
         start, stop = (images * rank // self.count for rank in (self.rank, self.rank + 1))
-        return Share(start, stop, images, (stop - start) / images, joint=True, adder=self)
+        return Share(start, stop, images, (stop - start) / images, joint=True, ranks=self)
 
     def add_up_gradients(self, parameters: Iterable[Tensor], *values: Tensor) -> list[Tensor]:
         """Replace gradients by their sums over the parts, and return the sums of numbers, each ``()``.
@@ -124,14 +117,14 @@ def current_share() -> Share | None:
 
 class _AddUp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, adder: Adder) -> Tensor:
-        ctx.adder = adder
+    def forward(ctx: Any, x: Tensor, ranks: Ranks) -> Tensor:
+        ctx.ranks = ranks
         total = x.clone()
-        adder.add(total)
+        ranks.add(total)
         return total
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         total = grad_outputs[0].clone()
-        ctx.adder.add(total)
+        ctx.ranks.add(total)
         return total, None

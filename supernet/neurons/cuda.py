@@ -38,7 +38,7 @@ _INSTALL = "pip install 'spikefront[gpu]'"
 
 
 def _cupy() -> Any:
-    import cupy  # type: ignore[import-untyped,import-not-found,unused-ignore]  # noqa: PLC0415  # heavy, has no stubs
+    import cupy  # noqa: PLC0415  # an extra, of use with a GPU only
 
     return cupy
 
