@@ -136,8 +136,13 @@ def _settings(run: Run, subnets: int, epochs: int | None, seeds: int, repeated: 
     if not 0 <= repeated <= subnets:
         raise InputError(f"repeated must be from 0 to the {subnets} subnets, got {repeated}")
     check_counts(seeds=seeds, workers=workers, epochs=epochs)
-    training = run.config.training
-    return training if epochs is None else training.lasting(epochs)
+    return _training(run, epochs)
+
+
+def _training(run: Run, epochs: int | None) -> TrainSettings:
+    """Return how one network is trained: by the recipe of the supernet, but by one process in whole batches."""
+    training = replace(run.config.training, parts=0)
+    return training if epochs in (None, training.epochs) else training.lasting(epochs)
 
 
 def spread(run: Run, count: int) -> list[tuple[Architecture, Source]]:
@@ -225,10 +230,9 @@ def train_task(task: Task, run: Run | None = None) -> float:
     config, seed = run.config, run.config.seed + task.seed
     scoring = config.scoring
     facts = ScoringFacts(scoring.batch_size, None, config.workers.threads)
-    training = replace(config.training, parts=0)  # each network is trained by one process
     plan = Plan(
         run.data,
-        training if task.epochs == training.epochs else training.lasting(task.epochs),
+        _training(run, task.epochs),
         scoring.calibration_images,
         facts,
         scoring.validation_images,

@@ -147,6 +147,24 @@ def test_an_interrupted_measurement_goes_on_and_ends_alike(measured, copied, mon
     assert len(trained) == 9
 
 
+def test_a_network_is_trained_in_whole_batches_whatever_the_parts_of_the_supernet_were(copied, finished, monkeypatch):
+    values = json.loads((copied / "run.json").read_text())
+    values["recipe"]["training"]["parts"] = 2
+    (copied / "run.json").write_text(json.dumps(values))
+    run, seen = nas.Run(copied), []
+
+    def look(network, plan, *_):
+        seen.append(plan.settings.parts)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(inheritance, "make_alone", look)
+    for epochs in (1, run.config.training.epochs):
+        with pytest.raises(KeyboardInterrupt):
+            train_task(Task(copied, finished.space.smallest(), 1, epochs), run)
+    assert (run.config.training.parts, seen) == (2, [0, 0])
+    assert inheritance._settings(run, 6, None, 1, 1, 1).parts == 0
+
+
 def test_an_interrupted_training_goes_on_from_its_checkpoint(finished, copied, tmp_path, monkeypatch):
     """With the weights in the end of one that nothing happened to."""
     smallest = finished.space.smallest()

@@ -160,6 +160,33 @@ def test_the_reference_of_the_hypervolume_widens_what_half_of_the_volume_picks_r
     assert dearer["wide"] > max(dearer["none"], 2)
 
 
+@pytest.mark.parametrize(
+    ("trust", "tau", "number"),
+    [(1.0, 0.5, 20), (1.0, 0.9, 20), (1.0, 0.25, 10), (0.5, 0.9, 1), (0.8, 0.5, 8), (0.8, 0.25, 4), (0.0, 0.9, 0)],
+)
+def test_as_many_are_picked_by_volume_as_values_tell(trust, tau, number, monkeypatch):
+    """Of 20: the fourth power of the trust, and in proportion to a tau below one half; the rest by bands."""
+    monkeypatch.setattr(rerank, "EXPLORED", 0.0)
+    monkeypatch.setattr(Ranker, "of_values", lambda *_: (trust, tau))
+    asked, by_volume, by_band = {}, [], pick_by_band
+
+    def noted(picks, scores, cost, rows, count, rng):
+        asked["bands"] = count
+        by_band(picks, scores, cost, rows, count, rng)
+
+    def counted(*args):
+        by_volume.append(args[4])
+        pick_by_volume(*args)
+
+    monkeypatch.setattr(rerank, "pick_by_volume", counted)
+    monkeypatch.setattr(rerank, "pick_by_band", noted)
+    pool = drawn(load_space("digits"), 160)
+    reranker = Reranker(problem_of(load_space("digits")), 5)
+    reranker.learn(told(problem_of(load_space("digits")), pool[:60], [toy_metrics(each) for each in pool[:60]]))
+    assert len(reranker.pick(pool[60:], 20, np.random.default_rng(3))) == 20
+    assert (sum(by_volume), asked["bands"]) == (number, 20 - number)
+
+
 def test_ranking_takes_one_thread_whatever_the_process_has(rng, monkeypatch):
     """Their number changes the last bits of sums, and one bit another pick."""
     problem, pool, seen = problem_of(load_space("digits")), drawn(load_space("digits"), 60), []
