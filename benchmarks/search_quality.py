@@ -85,6 +85,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--problems", type=listed, default=every, help=f"some of {','.join(every)}; all by default")
     parser.add_argument("--algorithms", type=listed, help=f"names, or {','.join(BASELINES)}")
     parser.add_argument("--seeds", type=int, help="searches per algorithm; 10, or 20 on spikenas, by default")
+    parser.add_argument("--seed", type=int, default=0, help="what all seeds follow from, 0 by default")
     parser.add_argument("--evaluations", type=int, default=1000, help="budget of each search, 1000 by default")
     parser.add_argument("--population", type=int, default=20, help="architectures of a generation, 20 by default")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, one per core by default")
@@ -108,7 +109,7 @@ def builders(names: Sequence[str]) -> dict[str, Builder]:
 def run(arena: Arena, hurt: bool, algorithms: Sequence[str], seeds: int, options: argparse.Namespace) -> Comparison:
     """Return what algorithms find on a problem, perhaps corrupted anew for each seed."""
     tasks = []
-    for index, seed in enumerate(search_seeds(0, seeds)):
+    for index, seed in enumerate(search_seeds(options.seed, seeds)):
         faced = corrupted(arena, seed) if hurt else arena
         tasks += [
             Task(faced.problem, faced.job, name, build, index, seed, options.population, options.evaluations)

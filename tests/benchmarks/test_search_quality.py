@@ -161,3 +161,8 @@ def test_the_script_measures_and_merges_what_it_is_asked_for(tmp_path, monkeypat
     assert rows.keys() == {"random", "nsga2@1", "dynas-t"}
     assert 0.8 < rows["random"]["shares"]["150"]["mean"] < 1
     assert kept["machine"]["cores"]
+    monkeypatch.setattr(sys, "argv", ["search_quality.py", *fixed, *more, "--seed", "3"])
+    script["main"]()
+    other = json.loads((tmp_path / "quality.json").read_text())["problems"]["spikenas"]["algorithms"]
+    assert other["dynas-t"]["shares"] != rows["dynas-t"]["shares"]
+    assert other["random"] == rows["random"]
