@@ -11,6 +11,9 @@ from spaces import Genotype, Space
 
 Floats = NDArray[np.float64]
 
+SHARED = 3
+"""Genes of the same choices from which on their sum is encoded as well."""
+
 REMEMBERED = 2**14
 """Architectures whose vectors are kept, as searches come back to them."""
 
@@ -25,11 +28,15 @@ class Encoding:
         |i - j| / (n - 1)        ordered genes of n choices, i and j indices
         0 if i == j else 1       unordered genes
 
+    Where several genes have the same choices, as those of the layers of a network, the sum of their codes follows,
+    over the root of their number: how often each choice was made, which a few architectures tell more about than
+    about each gene.
+
     Args:
         space: Search space.
 
     Attributes:
-        genes: Gene of each entry, an index of the space's columns, ``(width,)``.
+        genes: Gene of each entry: an index of the space's columns, or from their number on a sum's, ``(width,)``.
     """
 
     def __init__(self, space: Space) -> None:
@@ -42,7 +49,9 @@ class Encoding:
                 table = np.eye(choices) / np.sqrt(2)
             self._tables.append(table)
         self._known: dict[Genotype, Floats] = {}
-        self.genes = np.repeat(np.arange(len(self._tables)), [table.shape[1] for table in self._tables])
+        self._alike = _alike(space)
+        shapes = [*self._tables, *(self._tables[columns[0]] for columns in self._alike)]
+        self.genes = np.repeat(np.arange(len(shapes)), [table.shape[1] for table in shapes])
 
     @property
     def width(self) -> int:
@@ -61,6 +70,15 @@ class Encoding:
         space, n_var = self._space, len(self._tables)
         indices = np.array([space.encode(a) for a in architectures], dtype=np.int64).reshape(-1, n_var)
         active = np.array([space.active(row) for row in indices], dtype=bool).reshape(-1, n_var)
-        parts = [table[column] for table, column in zip(self._tables, indices.T, strict=True)]
-        codes: Floats = np.hstack(parts) * active[:, self.genes]
-        return codes
+        chosen = zip(self._tables, indices.T, active.T, strict=True)
+        codes = [table[column] * on[:, None] for table, column, on in chosen]
+        sums = [sum(codes[column] for column in columns) / len(columns) ** 0.5 for columns in self._alike]
+        return np.hstack([*codes, *sums])
+
+
+def _alike(space: Space) -> list[list[int]]:
+    """Return the columns of genes that have the same choices, of all groups of enough of them."""
+    groups: dict[tuple[bool, tuple[object, ...]], list[int]] = {}
+    for index, (column, ordered) in enumerate(zip(space.columns, space.ordered.tolist(), strict=True)):
+        groups.setdefault((ordered, tuple(space.choices(column))), []).append(index)
+    return [columns for (_, choices), columns in groups.items() if len(columns) >= SHARED and len(choices) > 1]

@@ -24,23 +24,26 @@ WEIGHT, NOISE, SLOPE = 3.0, 0.1, 0.3
 """Where a fit begins, and what it is drawn to: the sum of the genes' weights, and variances of noise and of slopes in
 units of the values' variance."""
 
+DEVIATION = 1.5
+"""How far a fit may go from there: the deviation of the prior of each scale's logarithm."""
+
 
 class GaussianProcess:
     """Gaussian process with one weight per gene, learnt with amplitude and noise by their posterior's maximum.
 
     .. code-block:: text
 
-        k(x, y) = a exp(-Σ_g w_g |x_g - y_g|²) + b x·y
+        k(x, y) = a exp(-Σ_g w_g |x_g - y_g|²) + b Σ_g w_g x_g·y_g
 
-    The logarithm of each scale has a normal prior of deviation 1, about even weights.
+    A gene of no weight counts in neither part, so that few results tell which of many genes matter. The logarithm of
+    each scale has a normal prior, about even weights.
 
     Args:
         genes: Gene of each entry of a vector, ``(width,)``.
-        linear: Whether there is a linear part, ``b``.
     """
 
-    def __init__(self, genes: NDArray[np.intp], linear: bool) -> None:
-        self._genes, self._linear = genes, linear
+    def __init__(self, genes: NDArray[np.intp]) -> None:
+        self._genes = genes
         self._n_genes = int(genes.max()) + 1
         even = np.full(self._n_genes, WEIGHT / self._n_genes)
         self._centre = np.log(np.concatenate([even, [1.0, NOISE, SLOPE]]))
@@ -72,28 +75,28 @@ class GaussianProcess:
             return np.inf, np.zeros_like(scales)
         alpha = cho_solve((L, True), t)
         M = cho_solve((L, True), np.eye(n)) - np.outer(alpha, alpha)
-        pull = scales - self._centre
+        pull = (scales - self._centre) / DEVIATION
         value = 0.5 * t @ alpha + np.log(np.diag(L)).sum() + 0.5 * pull @ pull
-        MK = M * similar
+        MK, centred = M * similar, X - middle
         apart = 2 * (MK.sum(axis=1) @ X**2 - ((MK @ X) * X).sum(axis=0))  # Σ M_ij K_ij (x_i - x_j)² by entry
+        along = ((M @ centred) * centred).sum(axis=0)  # Σ M_ij x_i x_j by entry
         gradient = np.concatenate(
             [
-                -0.5 * weights * np.bincount(self._genes, apart, self._n_genes),
+                0.5 * weights * np.bincount(self._genes, b * along - apart, self._n_genes),
                 [0.5 * MK.sum(), 0.5 * noise * np.trace(M), 0.5 * b * (M * slopes).sum()],
             ]
         )
-        return float(value), gradient + pull
+        return float(value), gradient + pull / DEVIATION
 
     def _parts(self, X: Floats, Z: Floats, weights: Floats, middle: Floats) -> tuple[Floats, Floats]:
-        """Return similarity of vectors ``(n, width)`` and ``(m, width)``, ``(n, m)``, and their product or 0."""
+        """Return similarity and weighted product of vectors ``(n, width)`` and ``(m, width)``, ``(n, m)`` each."""
         root = np.sqrt(weights)[self._genes]
-        x, z = X * root, Z * root
-        near = x @ z.T
-        near *= 2
+        x, z = (X - middle) * root, (Z - middle) * root
+        slopes = x @ z.T
+        near = 2 * slopes
         near -= (x**2).sum(axis=1)[:, None]
         near -= (z**2).sum(axis=1)
         np.minimum(near, 0.0, out=near)
-        slopes = (X - middle) @ (Z - middle).T if self._linear else np.zeros((1, 1))
         return np.exp(near, out=near), slopes
 
     def fit(self, X: Floats, y: Floats) -> None:

@@ -1,7 +1,8 @@
 """Which candidates are worth scoring, by what they are expected to be.
 
-Some are picked for the hypervolume: each the best in a direction drawn for it, where the best has the largest box
-between reference and point along that direction, so that the mean over directions is the hypervolume [Deng2019]_.
+Some are picked for the hypervolume, which is the mean over directions of a power of the length of the box between
+reference and front along each [Deng2019]_. Either a candidate is what would add most to what is already known, or the
+best in a direction drawn for it, whatever is known there: results that are known had luck, which expectations do not.
 The others are the best in each of as many cost bands, which keeps the whole front in sight when expectations are
 wrong.
 
@@ -11,11 +12,19 @@ wrong.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
+
+GAINING = 0.5
+"""Part of what is picked by hypervolume that is to add to the results at hand, as long as anything is expected to."""
+
+DIRECTIONS = 512
+"""Directions by which what is added is measured."""
 
 
 class Picks:
@@ -42,26 +51,70 @@ class Picks:
             self.take(int(rows[np.argmin(loss[rows])]))
 
 
-def pick_by_volume(
-    picks: Picks, F: Floats, reference: Floats, best: Floats, count: int, rng: np.random.Generator
-) -> None:
-    """Pick the best in random directions.
+@dataclass(frozen=True)
+class Box:
+    """Between the worst values that count and the best ones so far.
+
+    Attributes:
+        worst: Reference of the hypervolume, ``(n_obj,)``.
+        best: Least value of each objective, ``(n_obj,)``.
+    """
+
+    worst: Floats
+    best: Floats
+
+    def lengths(self, F: Floats, directions: Floats) -> Floats:
+        """Return how far points ``(n, n_obj)`` reach from the worst values along directions, negative outside.
+
+        Args:
+            F: To minimise.
+            directions: Positive unit vectors, ``(d, n_obj)``.
+
+        Returns:
+            ``(n, d)``.
+        """
+        inside = (self.worst - F) / np.where(self.worst > self.best, self.worst - self.best, 1.0)
+        by_objective = [np.outer(*pair) for pair in zip(inside.T, 1 / directions.T, strict=True)]
+        return np.asarray(np.min(by_objective, axis=0))
+
+
+def _directions(count: int, n_obj: int, rng: np.random.Generator) -> Floats:
+    """Return positive unit vectors, evenly drawn, ``(count, n_obj)``."""
+    directions = np.abs(rng.normal(size=(count, n_obj)))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    return np.maximum(directions, 1e-12)
+
+
+def pick_by_volume(picks: Picks, F: Floats, known: Floats, box: Box, count: int, rng: np.random.Generator) -> None:
+    """Pick for the hypervolume: a part by what they would add, the rest the best in random directions.
 
     Args:
         picks: Where they are noted.
         F: What candidates are expected to be, to minimise, ``(n, n_obj)``.
-        reference: Worst values that count, ``(n_obj,)``.
-        best: Least value of each objective so far, ``(n_obj,)``.
+        known: Results so far, ``(m, n_obj)``.
+        box: What hypervolume is measured in.
         count: How many.
         rng: Source of the directions.
     """
-    best = np.minimum(best, F.min(axis=0))
-    extent = np.where(reference > best, reference - best, 1.0)
-    inside = (reference - F) / extent
-    directions = np.abs(rng.normal(size=(count, F.shape[1])))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    for direction in np.maximum(directions, 1e-12):
-        picks.take_least(-(inside / direction).min(axis=1))
+    rest = count - _pick_by_gain(picks, F, known, box, round(GAINING * count), rng)
+    for losses in -box.lengths(F, _directions(rest, F.shape[1], rng)).T:
+        picks.take_least(losses)
+
+
+def _pick_by_gain(picks: Picks, F: Floats, known: Floats, box: Box, most: int, rng: np.random.Generator) -> int:
+    """Pick one after the other what would add most to results and picks, as long as it does; return how many."""
+    n_obj, rows = F.shape[1], np.flatnonzero(picks.free)
+    directions = _directions(DIRECTIONS, n_obj, rng)
+    reached = np.maximum(box.lengths(np.vstack([known, F[picks.taken]]), directions).max(axis=0), 0.0) ** n_obj
+    volumes = np.maximum(box.lengths(F[rows], directions), 0.0) ** n_obj
+    for number in range(most):
+        gains = np.maximum(volumes - reached, 0.0).sum(axis=1) * picks.free[rows]
+        if gains.max(initial=0.0) <= 0:
+            return number
+        best = int(np.argmax(gains))
+        picks.take(int(rows[best]))
+        reached = np.maximum(reached, volumes[best])
+    return most
 
 
 def pick_by_band(picks: Picks, scores: Floats, cost: int, rows: Rows, count: int, rng: np.random.Generator) -> None:

@@ -41,11 +41,11 @@ NEAREST = 400
 ENOUGH = 64
 """Architectures from which on networks learn."""
 
-COMPARABLE = 0.9
-"""Part of the better process's tau from which on networks count as well."""
+SHARPNESS = 4.0
+"""How fast a member counts less whose tau is behind that of the best one, by its standard error of about n^-1/2."""
 
-LEAST_TAU = 1e-3
-"""What the better process counts with where it can tell no order."""
+LEAST_WEIGHT = 0.05
+"""What a member has to count relative to the best one, to count at all."""
 
 GROWTH = 1.2
 """Networks learn anew when there are so many times the architectures that they last learnt from."""
@@ -116,7 +116,7 @@ class ObjectiveRanker:
 
     def __init__(self, encoding: Encoding) -> None:
         self.value_tau = self.value_trust = 0.0
-        self._by_rank = GaussianProcess(encoding.genes, linear=False)
+        self._by_rank = GaussianProcess(encoding.genes)
         self._by_value = ValueProcess(encoding)
         self._nets = RankNets(encoding.width)
         self._learnt = 0
@@ -142,7 +142,7 @@ class ObjectiveRanker:
             rng: Source of all that is drawn.
         """
         inside, judged = near[scored.sound[near]], bands(cost[near])
-        taus = [agreement(self._by_rank.left_out(), ranks[near], judged), -np.inf, 0.0]
+        taus = np.array([agreement(self._by_rank.left_out(), ranks[near], judged), -np.inf, -np.inf])
         values, trust = scored.F[:, objective], 0.0
         if len(inside) >= BAND_SIZE and np.ptp(values[inside]) > 0:
 
@@ -162,11 +162,8 @@ class ObjectiveRanker:
                 self._net_tau = agreement(left_out, ranks, groups)
                 self._net_scores, self._net_at = np.sort(left_out), np.sort(self._scores)
             taus[2] = self._net_tau
-        process = int(np.argmax(taus[:2]))
-        self._weights = np.zeros(3)
-        self._weights[process] = max(taus[process], LEAST_TAU)
-        if taus[2] >= COMPARABLE * self._weights[process]:
-            self._weights[2] = taus[2]
+        self._weights = np.exp(-SHARPNESS * len(ranks) ** 0.5 * (taus.max() - taus))
+        self._weights[self._weights < LEAST_WEIGHT] = 0.0
         self._weights /= self._weights.sum()
         self.value_tau = max(min(trust, taus[0]), 0.0)
         self.value_trust = self.value_tau / taus[0] if taus[0] > 0 else 0.0

@@ -19,7 +19,7 @@ from pymoo.core.population import Population
 from threadpoolctl import threadpool_limits
 
 from nas.encoding import Encoding
-from nas.picking import Picks, pick_by_band, pick_by_volume
+from nas.picking import Box, Picks, pick_by_band, pick_by_volume
 from nas.problem import ArchitectureProblem
 from nas.ranker import BANDS, Ranker, Scored, normal_scores
 from nas.scoring import threads
@@ -219,7 +219,8 @@ class Reranker:
         trust, tau = self._ranker.of_values(self._predicted)
         number = round(trust**STRICTNESS * min(tau / TELLING, 1.0) * rest)
         for reference, part in ((self._worst, number // 2), (self._given, number - number // 2)):
-            pick_by_volume(picks, F, self._worst if reference is None else reference, best, part, rng)
+            box = Box(self._worst if reference is None else reference, np.minimum(best, F.min(axis=0)))
+            pick_by_volume(picks, F, scored.F[scored.sound], box, part, rng)
         eligible = np.flatnonzero((self._worst > F).all(axis=1))
         rows = eligible if picks.free[eligible].sum() >= count else np.arange(len(F))
         pick_by_band(picks, scores, self._ranker.cost, rows, count - len(picks.taken), rng)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import skew
 
 from nas.encoding import Encoding
 from nas.gaussian import GaussianProcess
@@ -18,15 +18,15 @@ INCREDIBLE, CREDIBLE = 8.0, 0.8
 """A value is not believed that is so many times as far from its expectation as the median one, as long as so large a
 part of all is believed."""
 
-LOOKS = 3
+LOOKS = 5
 """How often incredible values are looked for."""
-
-WIDE = 10.0
-"""Largest value over least from which on logarithms, if they are spread more evenly, are learnt from unless values
-tell the order better, and not only where they do so themselves."""
 
 GROWTH = 1.2
 """The scale is chosen anew when there are so many times the values that it was chosen by."""
+
+
+Scale = Literal["values", "logarithms"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
 
 
 class ValueProcess:
@@ -38,12 +38,12 @@ class ValueProcess:
         encoding: How architectures are encoded.
 
     Attributes:
-        logarithmic: Whether it learns from logarithms.
+        scale: What it learns from.
     """
 
     def __init__(self, encoding: Encoding) -> None:
-        self.logarithmic = False
-        self._processes = {scale: GaussianProcess(encoding.genes, linear=True) for scale in (False, True)}
+        self.scale: Scale = "values"
+        self._processes = {scale: GaussianProcess(encoding.genes) for scale in SCALES}
         self._chosen_by = 0
 
     def fit(
@@ -54,31 +54,30 @@ class ValueProcess:
         Args:
             X: Vectors, ``(n, width)``.
             values: To minimise; what is in other rows may mean nothing, ``(n,)``.
-            rows: What to learn from, ``(m,)``.
+            rows: What to learn from, different ones, ``(m,)``.
             tau: Returns Kendall's tau of what :meth:`left_out` returns, as it is then.
             rng: Source of all that is drawn.
         """
         self._X, self._values = X, values
-        one_sign = bool(values[rows].min() > 0 or values[rows].max() < 0)
-        scales, trusts = {self.logarithmic and one_sign}, {}
+        one_sign = values[rows].min() > 0 or values[rows].max() < 0
+        possible = SCALES if one_sign else SCALES[:1]
+        scales: Sequence[Scale] = (self.scale if self.scale in possible else "values",)
         if len(rows) >= GROWTH * self._chosen_by:
-            self._chosen_by = len(rows)
-            scales = {False, one_sign}
-        for scale in sorted(scales):
-            trusts[scale] = self._try(scale, rows, tau, rng)
-        doubt = len(rows) ** -0.5  # about two standard errors of Kendall's tau
-        if one_sign and _is_wide(values[rows]):
-            doubt = -doubt
-        best = max(trusts, key=lambda scale: trusts[scale] - doubt * scale)
-        if best != self.logarithmic:
+            self._chosen_by, scales = len(rows), possible
+        taus = {scale: self._try(scale, rows, tau, rng) for scale in scales}
+        best = max(taus, key=lambda scale: taus[scale][1])
+        if best != self.scale:
             self._try(best, rows, tau, rng)
-        return trusts[best], tau() if self._believe_less(rows, rng) else trusts[best]
+        return taus[best]
 
-    def _try(self, logarithmic: bool, rows: Rows, tau: Callable[[], float], rng: np.random.Generator) -> float:
-        """Learn on a scale, and return how well the order is told."""
-        self.logarithmic = logarithmic
+    def _try(
+        self, scale: Scale, rows: Rows, tau: Callable[[], float], rng: np.random.Generator
+    ) -> tuple[float, float]:
+        """Learn on a scale, and return how well the order is told, without what is incredible in the end."""
+        self.scale = scale
         self._learn(rows, rng)
-        return tau()
+        of_all = tau()
+        return of_all, tau() if self._believe_less(rows, rng) else of_all
 
     def _learn(self, rows: Rows, rng: np.random.Generator) -> None:
         self._credible, process = rows, self._process
@@ -88,11 +87,11 @@ class ValueProcess:
 
     @property
     def _process(self) -> GaussianProcess:
-        return self._processes[self.logarithmic]
+        return self._processes[self.scale]
 
     def scaled(self, values: Floats) -> Floats:
         """Return values on its scale, in the same order; for logarithms all must have one sign."""
-        return np.sign(values) * np.log(np.abs(values)) if self.logarithmic else values
+        return np.sign(values) * np.log(np.abs(values)) if self.scale == "logarithms" else values
 
     def _believe_less(self, rows: Rows, rng: np.random.Generator) -> bool:
         """Learn again without values that are incredible, and return whether there were any.
@@ -117,9 +116,3 @@ class ValueProcess:
     def predict(self, Z: Floats) -> Floats:
         """Return what values of vectors ``(m, width)`` are expected to be, on its scale, ``(m,)``."""
         return self._process.predict(Z)
-
-
-def _is_wide(values: Floats) -> bool:
-    """Return whether values of one sign span orders of magnitude, and their logarithms are less skewed."""
-    logarithms = np.log(np.abs(values))
-    return bool(np.ptp(logarithms) > np.log(WIDE) and abs(skew(logarithms)) < abs(skew(values)))

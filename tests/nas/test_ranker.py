@@ -11,8 +11,9 @@ from threadpoolctl import threadpool_limits
 from nas.encoding import Encoding
 from nas.gaussian import GaussianProcess
 from nas.rank_nets import RankNets
-from nas.ranker import Ranker, Scored, agreement, bands, normal_scores
+from nas.ranker import ObjectiveRanker, Ranker, Scored, agreement, bands, normal_scores
 from nas.scoring import threads
+from nas.value_process import ValueProcess
 from spaces import TableSpace, load_space
 from spaces.rows import Column
 
@@ -49,21 +50,58 @@ def test_distances_of_codes_are_those_of_genes(table):
     np.testing.assert_allclose(apart, expected, atol=1e-12)
 
 
+def test_genes_of_the_same_choices_share_a_sum():
+    """Three edges that choose among the same operations, two sizes that do not, and two genes without a choice."""
+    columns = [
+        *(Column(f"edge_{number}", ("a", "b"), False) for number in range(3)),
+        *(Column(f"size_{number}", (1, 2), True) for number in range(2)),
+        *(Column(f"fixed_{number}", (1,), True) for number in range(3)),
+    ]
+    rows = [(0, 0, 1, 0, 1, 0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0), (1, 1, 1, 0, 1, 0, 0, 0)]
+    encoding = Encoding(TableSpace("toy", columns, np.array(rows)))
+    codes = encoding(list(encoding._space))
+    by_key = {tuple(row): code for row, code in zip(map(encoding._space.encode, encoding._space), codes, strict=True)}
+    sums = {row: code[encoding.genes == len(columns)] for row, code in by_key.items()}
+    twice, once, never = (sums[row] * np.sqrt(2 * 3) for row in rows)
+    np.testing.assert_allclose(twice, [2, 1])
+    np.testing.assert_allclose(once, [2, 1])
+    np.testing.assert_allclose(never, [0, 3])
+    assert encoding.genes.max() == len(columns)
+
+
+def test_a_few_results_tell_of_a_sum_what_they_cannot_of_each_gene(rng):
+    """Sixteen layers that count alike: twenty networks tell the order of the others."""
+    columns = [Column(f"layer_{number}", (1, 2, 3, 4), True) for number in range(16)]
+    rows = rng.integers(4, size=(300, 16))
+    encoding = Encoding(TableSpace("toy", columns, rows))
+    rows = np.array([encoding._space.encode(row) for row in encoding._space])
+    X, y = encoding(list(encoding._space)), rows.sum(axis=1).astype(float)
+    order = rng.permutation(len(X))
+    found = []
+    for known in (np.ones(len(encoding.genes), dtype=bool), encoding.genes < 16):
+        process, Z = GaussianProcess(encoding.genes[known]), X[order][:, known]
+        process.tune(Z[:20], y[order[:20]], rng)
+        process.fit(Z[:20], y[order[:20]])
+        found.append(kendalltau(process.predict(Z[20:]), y[order[20:]]).statistic)
+    assert found[0] > 0.9
+    assert found[1] < 0.8
+
+
 def test_inactive_genes_leave_nothing_in_a_code(rng):
     space = load_space("auto-spikformer")
     encoding = Encoding(space)
     for architecture in [space.smallest(), *(space.sample(rng) for _ in range(5))]:
         (code,) = encoding([architecture])
         inactive = ~space.active(space.encode(architecture))
+        own = encoding.genes < len(inactive)
         assert code.shape == (encoding.width,)
-        assert not code[inactive[encoding.genes]].any()
+        assert not code[own][inactive[encoding.genes[own]]].any()
     assert (~space.active(space.encode(space.smallest()))).any()
 
 
-@pytest.mark.parametrize("linear", [False, True])
-def test_the_gradient_of_the_scales_is_right(linear, table, rng):
+def test_the_gradient_of_the_scales_is_right(table, rng):
     encoding = Encoding(table)
-    process, X = GaussianProcess(encoding.genes, linear), encoding(list(table)[::2])
+    process, X = GaussianProcess(encoding.genes), encoding(list(table)[::2])
     t = rng.normal(size=len(X))
     at = process._scales + rng.normal(size=len(process._scales)) * 0.3
     loss = [lambda s, i=i: process._loss(s, X, t, X.mean(axis=0))[i] for i in range(2)]
@@ -75,7 +113,7 @@ def test_left_out_predictions_are_those_of_a_process_without_the_value(table, rn
     X = encoding(list(table)[::3])
     y = X[:, 0] + X[:, 5] + 0.1 * rng.normal(size=len(X))
     y = (y - y.mean()) / y.std()
-    process = GaussianProcess(encoding.genes, linear=False)
+    process = GaussianProcess(encoding.genes)
     process.tune(X, y, rng)
     process.fit(X, y)
     K = process._kernel(X) + (np.exp(process._scales[-2]) + 1e-6) * np.eye(len(X))
@@ -89,7 +127,7 @@ def test_a_process_finds_out_which_gene_matters(table, rng):
     encoding, rows = Encoding(table), list(table)
     X, y = encoding(rows), np.array([float(row.genes["width"] ** 2) for row in rows])
     seen = rng.permutation(len(rows))[:30]
-    process = GaussianProcess(encoding.genes, linear=False)
+    process = GaussianProcess(encoding.genes)
     before = process._scales.copy()
     process.tune(X[seen], y[seen], rng)
     process.fit(X[seen], y[seen])
@@ -160,14 +198,21 @@ def test_agreement_is_a_mean_over_groups_that_have_an_order():
     assert agreement(np.zeros(8), ranks, groups) == 0
 
 
+OWN = 57
+"""Entries of a code that are of single genes; those of their sums follow."""
+
+
 @pytest.fixture
 def encoded(rng):
     space = load_space("auto-spikformer")
     encoding = Encoding(space)
+    assert (encoding.genes[:OWN] < len(space.columns)).all()
+    assert (encoding.genes[OWN:] >= len(space.columns)).all()
     return encoding, encoding(list({space.sample(rng) for _ in range(300)}))
 
 
 def objectives(X, rng, corrupted=0.0):
+    X = X[:, :OWN]
     quality = X @ np.sin(np.arange(X.shape[1])) + 0.5 * X[:, 3] * X[:, 8]
     cost = 3 * X.sum(axis=1) + X[:, 0]
     bad = rng.random(len(X)) < corrupted
@@ -177,6 +222,7 @@ def objectives(X, rng, corrupted=0.0):
 def test_an_ensemble_tells_the_order_of_what_it_has_not_seen(encoded, rng):
     encoding, X = encoded
     F = objectives(X, rng)
+    F[:, 0] += 0.3 * rng.normal(size=len(F))
     ranker = Ranker(encoding, 2, None)
     ranker.fit(Scored(X[:120], F[:120], np.zeros(120)), rng)
     scores, spread = ranker.predict(X[120:])
@@ -214,15 +260,34 @@ def test_a_few_wrong_values_are_not_believed(encoded, rng):
     assert kendalltau(ranker.predict(X[200:])[0][:, 0], F[200:, 0]).statistic > 0.8
 
 
-@pytest.mark.parametrize(("product", "logarithmic"), [(True, True), (False, False)])
-def test_logarithms_are_learnt_from_where_genes_multiply(product, logarithmic, encoded, rng):
+@pytest.mark.parametrize(("scale", "shape"), [("values", lambda t: 5 + t), ("logarithms", lambda t: np.exp(2 * t))])
+def test_logarithms_are_learnt_from_where_genes_multiply(scale, shape, encoded, rng):
     encoding, X = encoded
-    F, slopes = objectives(X, rng), np.linspace(0.5, 3, X.shape[1])
-    F[:, 1] = np.exp(X @ slopes) if product else 100 + X @ slopes
+    F, t = objectives(X, rng), X[:, :OWN] @ np.linspace(0.5, 3, OWN)
+    F[:, 1] = shape((t - t.mean()) / t.std())
     ranker = Ranker(encoding, 2, None)
-    ranker.fit(Scored(X[:40], F[:40], np.zeros(40)), rng)
-    assert ranker._objectives[1]._by_value.logarithmic is logarithmic
-    assert kendalltau(ranker.predict(X[40:])[0][:, 1], F[40:, 1]).statistic > 0.85
+    ranker.fit(Scored(X[:60], F[:60], np.zeros(60)), rng)
+    assert ranker._objectives[1]._by_value.scale == scale
+    assert kendalltau(ranker.predict(X[60:])[0][:, 1], F[60:, 1]).statistic > 0.85
+
+
+@pytest.mark.parametrize(
+    ("behind", "n", "weight"),
+    [(0.0, 30, 0.5), (0.05, 30, 0.2506), (0.05, 120, 0.1006), (0.05, 270, 0.0), (0.3, 30, 0.0)],
+)
+def test_members_count_by_how_far_they_are_behind_the_best(behind, n, weight, encoded, rng, monkeypatch):
+    """Values whose tau is so far behind that of ranks, which more results tell more surely."""
+    encoding, X = encoded
+    F = objectives(X, rng)
+    ranker = ObjectiveRanker(encoding)
+    monkeypatch.setattr("nas.ranker.ENOUGH", 10**6)
+    monkeypatch.setattr(ValueProcess, "fit", lambda *_: (0.5 - behind, 0.5 - behind))
+    monkeypatch.setattr("nas.ranker.agreement", lambda *_: 0.5)
+    scored = Scored(X[:n], F[:n], np.zeros(n))
+    ranker.fit_ranks(scored, scored.ranks[:, 0], np.arange(n), rng)
+    ranker.fit(scored, 0, scored.ranks[:, 0], scored.ranks[:, 1], np.arange(n), rng)
+    assert ranker._weights.sum() == pytest.approx(1)
+    assert ranker._weights[1] == pytest.approx(weight, abs=0.002)
 
 
 @pytest.mark.parametrize("shift", [-1e6, 0.0])
@@ -232,7 +297,7 @@ def test_values_of_both_signs_and_zeros_have_no_logarithms(shift, encoded, rng):
     F[:, 1] = np.where(np.arange(len(X)) % 2, shift, F[:, 1])
     ranker = Ranker(encoding, 2, None)
     ranker.fit(Scored(X[:40], F[:40], np.zeros(40)), rng)
-    assert not ranker._objectives[1]._by_value.logarithmic
+    assert ranker._objectives[1]._by_value.scale != "logarithms"
     assert np.isfinite(ranker.predict(X[40:])[0]).all()
 
 

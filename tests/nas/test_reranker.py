@@ -8,7 +8,7 @@ from fakes import drawn, problem_of, toy_metrics
 from pymoo.core.population import Population
 
 from nas import rerank
-from nas.picking import Picks, pick_by_band, pick_by_volume
+from nas.picking import Box, Picks, pick_by_band, pick_by_volume
 from nas.problem import ArchitectureProblem
 from nas.ranker import Ranker
 from nas.rerank import Reranker
@@ -22,6 +22,9 @@ def rng():
 
 
 # Picking
+
+
+UNIT = Box(np.ones(2), np.zeros(2))
 
 
 def test_a_candidate_is_picked_once_and_an_owner_takes_one(rng):
@@ -40,10 +43,32 @@ def test_picks_by_volume_are_on_the_front_and_all_along_it(rng):
     front = 1 - np.column_stack([np.cos(angle), np.sin(angle)])
     F = np.vstack([front, front + 0.2, [[5.0, 5.0]]])
     picks = Picks(np.arange(len(F)))
-    pick_by_volume(picks, F, np.array([1.0, 1.0]), np.array([0.0, 0.0]), 12, rng)
+    pick_by_volume(picks, F, F[-1:], UNIT, 12, rng)
     assert len(picks.taken) == 12
     assert max(picks.taken) < 30
     assert np.ptp(picks.taken) > 20
+
+
+def test_half_of_them_add_most_to_results_and_picks_as_long_as_any_does(rng):
+    """Checked with hypervolumes: the best first of what adds any; where nothing does, by directions."""
+    F, known = rng.random((60, 2)), np.array([[0.3, 0.1], [0.1, 0.5]])
+    picks = Picks(np.arange(60))
+    picks.take(7)
+    pick_by_volume(picks, F, known, UNIT, 10, rng)
+    before = np.vstack([known, F[7:8]])
+    for row in picks.taken[1:6]:
+        volumes = np.array([moocore.hypervolume(np.vstack([before, point]), ref=[1, 1]) for point in F])
+        volumes[picks.taken[: picks.taken.index(row)]] = 0
+        added = volumes - moocore.hypervolume(before, ref=[1, 1])
+        if added.max() < 1e-6:
+            break
+        assert added[row] > 0.8 * added.max()
+        before = np.vstack([before, F[row]])
+    assert len(before) > 4
+    assert len(picks.taken) == 11
+    dominated = Picks(np.arange(60))
+    pick_by_volume(dominated, F + 0.2, np.zeros((1, 2)), UNIT, 10, rng)  # nothing can be added
+    assert len(dominated.taken) == 10
 
 
 def test_picks_by_volume_do_not_care_about_units(rng):
@@ -52,7 +77,7 @@ def test_picks_by_volume_do_not_care_about_units(rng):
     found = []
     for a, b in ((np.ones(3), np.zeros(3)), (scale, shift)):
         picks = Picks(np.arange(40))
-        pick_by_volume(picks, F * a + b, a * 1.0 + b, a * 0.0 + b, 10, np.random.default_rng(1))
+        pick_by_volume(picks, F * a + b, F[:3] * a + b, Box(a + b, b), 10, np.random.default_rng(1))
         found.append(picks.taken)
     assert found[0] == found[1]
 
@@ -142,9 +167,9 @@ def test_the_reference_of_the_hypervolume_widens_what_half_of_the_volume_picks_r
     for name, reference in {"none": None, "wide": {"accuracy": 0.0, "energy_mj": 10 * limit}}.items():
         asked, volume = [], pick_by_volume
 
-        def noted(picks, F, reference, best, count, rng, asked=asked, volume=volume):
-            asked.append((reference.tolist(), count))
-            volume(picks, F, reference, best, count, rng)
+        def noted(picks, F, known, box, count, rng, asked=asked, volume=volume):
+            asked.append((box.worst.tolist(), count))
+            volume(picks, F, known, box, count, rng)
 
         monkeypatch.setattr(rerank, "pick_by_volume", noted)
         problem = problem_of(space, reference=reference)
