@@ -85,15 +85,21 @@ class RandomSearch(Algorithm):  # type: ignore[misc]  # pymoo has no types, so a
         self.pop = infills
 
 
-def _genetic(plan: Plan, selection: Any) -> dict[str, Any]:
-    """Return what all genetic algorithms have in common; fresh operators, as pymoo shares its default ones."""
+def _genetic(plan: Plan, selection: Any, *, steady: bool = True) -> dict[str, Any]:
+    """Return what all genetic algorithms have in common; fresh operators, as pymoo shares its default ones.
+
+    Args:
+        plan: What to build for.
+        selection: Chooses parents.
+        steady: Whether generations may be smaller than the population.
+    """
     history = NotSeen(plan.problem)
     history.seen.update(plan.seen)
     crossover = UniformCrossover(prob=0.9)
     if plan.reranker is None:
         mating = UnseenMating(selection, crossover, eliminate_duplicates=history)
     else:
-        mating = ExpandedMating(selection, crossover, history, plan.reranker)
+        mating = ExpandedMating(selection, crossover, history, plan.reranker, steady=steady)
     return {
         "pop_size": plan.population,
         "n_offsprings": plan.population,
@@ -171,7 +177,7 @@ def _rvea(plan: Plan) -> Algorithm:
         directions,
         survival=_AnglesOnAnyFront(directions),
         termination=MaximumGenerationTermination(plan.generations),
-        **_genetic(plan, RandomSelection()),
+        **_genetic(plan, RandomSelection(), steady=False),
     )
 
 
@@ -180,7 +186,7 @@ def _age_moea2(plan: Plan) -> Algorithm:
         raise InputError("age-moea2 needs numba, which is not installed; pip install 'spikefront[age]'")
     from pymoo.algorithms.moo.age2 import AGEMOEA2  # noqa: PLC0415  # importing it fails without numba, an extra
 
-    return AGEMOEA2(**_genetic(plan, TournamentSelection(func_comp=binary_tournament)))
+    return AGEMOEA2(**_genetic(plan, TournamentSelection(func_comp=binary_tournament), steady=False))
 
 
 def _ga(plan: Plan) -> Algorithm:

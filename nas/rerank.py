@@ -9,6 +9,7 @@ stands aside and the algorithm proposes what it would without it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -39,11 +40,15 @@ measured from the worst of the first results, half from the reference of the pro
 STRICTNESS = 4
 """Power by which that share falls with how well values are predicted compared with ranks."""
 
+BATCH, KNOWN = 0.5, 0.0625
+"""A batch is so much of a generation, or so much of what is known where that is more, but no more than a generation:
+what the first results tell is soon worth more than what a whole generation was picked by."""
+
 LEAST = 10
 """Sound results from which on it ranks."""
 
-TRUSTED, REMEMBERED = 0.2, 3
-"""Kendall's tau below which it stands aside, a mean over so many of the last batches."""
+TRUSTED, REMEMBERED = 0.2, 50
+"""Kendall's tau below which it stands aside, a mean over the last batches that have so many architectures."""
 
 KEPT = 2
 """Where there are more candidates than mating proposes, this part of as many is kept: those that are expected to be
@@ -96,6 +101,12 @@ class Reranker:
         self._given = problem.minimised_reference()
         self._aside = False
 
+    def batch(self, generation: int) -> int:
+        """Return how many to pick before learning again, of as many as a generation has."""
+        if self._aside:
+            return generation
+        return min(max(math.ceil(BATCH * generation), int(KNOWN * len(self._results))), generation)
+
     def expect(self, individuals: Population) -> None:
         """Take individuals that are to be learnt from once they are evaluated."""
         self.asked = Population.merge(self.asked, individuals)
@@ -118,8 +129,7 @@ class Reranker:
             self._results[architecture] = (np.array(individual.F, dtype=np.float64), violation)
         if self._expected:
             self.trace.append(Ranked(len(known.X), len(fresh), self._tau(known, list(fresh)), self._aside))
-            taus = [batch.tau for batch in self.trace[-REMEMBERED:] if np.isfinite(batch.tau)]
-            self._aside = bool(taus) and float(np.mean(taus)) < TRUSTED
+            self._aside = _trust(self.trace) < TRUSTED
 
     def log(self) -> list[dict[str, float | int | bool | None]]:
         """Return the trace as plain values that JSON can hold, tau being None where there was nothing to compare."""
@@ -242,6 +252,17 @@ class Reranker:
             else:
                 F[:, k] = _interpolate(scores[:, k], at, values)
         return F
+
+
+def _trust(trace: Sequence[Ranked]) -> float:
+    """Return the mean tau of the last batches in which there was something to compare, infinite if there was none."""
+    sizes, taus = 0, 0.0
+    for batch in reversed(trace):
+        if np.isfinite(batch.tau):
+            sizes, taus = sizes + batch.batch, taus + batch.batch * batch.tau
+        if sizes >= REMEMBERED:
+            break
+    return taus / sizes if sizes else math.inf
 
 
 def _interpolate(x: Floats, known: Floats, values: Floats) -> Floats:

@@ -16,7 +16,7 @@ from fakes import (
     toy_metrics,
 )
 
-from nas.algorithms import build_algorithm, parse_algorithm
+from nas.algorithms import build_algorithm, find_algorithm, parse_algorithm
 from nas.constraints import parse_constraints
 from nas.evaluation import Evaluation
 from nas.results import hypervolume
@@ -73,8 +73,28 @@ def test_reranking_goes_on_where_nothing_works(name, space):
 def test_batches_can_be_tiny(name, population, space):
     generations, algorithm = proposals(name, space, 40, population=population, expand=5)
     assert max(map(len, generations)) == population
-    assert min(map(len, generations)) == population or name == "mo-qpso"  # a particle may find nothing and stay
+    assert min(map(len, generations)) == population - 1 or name == "mo-qpso"  # a particle may find nothing and stay
     assert algorithm.reranker.trace
+
+
+@pytest.mark.parametrize("name", RERANKED)
+def test_generations_are_small_while_little_is_known(name):
+    """But not those of algorithms that count generations, or that do not live with fewer, nor without a reranker."""
+    space, population = load_space("digits"), 12
+    generations, algorithm = proposals(name, space, 220, population=population, expand=2)
+    sizes = list(map(len, generations))
+    if find_algorithm(name).steady:
+        known = np.cumsum(sizes)[:-1]
+        aside = [False, *(batch.aside for batch in algorithm.reranker.trace)]
+        assert sizes[0] == population
+        expected = np.where(aside[: len(known)], population, np.clip(known // 16, population // 2, population))
+        assert sizes[1:] == expected.tolist()
+        assert {6, 7, 12} <= set(sizes)
+    else:
+        assert max(sizes) == population
+        assert np.mean(sizes) > 0.9 * population  # a particle may find nothing and stay
+    plain, _ = proposals(name, space, 40, population=population, expand=1)
+    assert max(map(len, plain)) == population
 
 
 def test_random_search_has_no_reranker(space):

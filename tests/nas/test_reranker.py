@@ -11,7 +11,7 @@ from nas import rerank
 from nas.picking import Box, Picks, pick_by_band, pick_by_volume
 from nas.problem import ArchitectureProblem
 from nas.ranker import Ranker
-from nas.rerank import Reranker
+from nas.rerank import Ranked, Reranker, _trust
 from nas.scoring import threads
 from spaces import load_space
 
@@ -136,6 +136,15 @@ def test_it_stands_aside_while_it_cannot_tell_the_order(rng):
     assert taus[-3:].mean() > 0.3
     log = reranker.log()
     assert log[3] == {"scored": 42, "batch": 10, "tau": taus[3], "aside": True}
+
+
+def test_what_it_is_trusted_by_is_the_mean_over_the_last_architectures():
+    """Batches count by their size, the last ones that have 50 together; where nothing could be compared, none."""
+    nothing = Ranked(0, 100, float("nan"), False)
+    assert _trust([]) == _trust([nothing]) == np.inf
+    trace = [Ranked(0, 10, -1.0, False), Ranked(0, 45, 0.2, False), nothing, Ranked(0, 5, 0.6, False), nothing]
+    assert _trust(trace) == pytest.approx((45 * 0.2 + 5 * 0.6) / 50)
+    assert _trust(trace[:2]) == pytest.approx((45 * 0.2 - 10 * 1.0) / 55)
 
 
 def test_most_of_a_batch_is_what_is_expected_to_be_best_and_a_part_is_not(rng, monkeypatch):
