@@ -79,10 +79,12 @@ class ValueProcess:
         of_all = tau()
         return of_all, tau() if self._believe_less(rows, rng) else of_all
 
-    def _learn(self, rows: Rows, rng: np.random.Generator) -> None:
+    def _learn(self, rows: Rows, rng: np.random.Generator | None = None) -> None:
+        """Learn from some rows, the scales as well if there is what to draw from."""
         self._credible, process = rows, self._process
         self._scaled = self.scaled(self._values[rows])
-        process.tune(self._X[rows], self._scaled, rng)
+        if rng is not None:
+            process.tune(self._X[rows], self._scaled, rng)
         process.fit(self._X[rows], self._scaled)
 
     @property
@@ -96,15 +98,19 @@ class ValueProcess:
     def _believe_less(self, rows: Rows, rng: np.random.Generator) -> bool:
         """Learn again without values that are incredible, and return whether there were any.
 
-        Such a value is far from what all others say. They are looked for again, as they hide each other.
+        Such a value is far from what all others say. They are looked for again, as they hide each other, by the scales
+        that were learnt with them; these are learnt anew in the end.
         """
         for _ in range(LOOKS):
             beside = np.abs(self._scaled - self._process.left_out())
             credible = beside <= INCREDIBLE * max(float(np.median(beside)), np.finfo(float).tiny)
             if credible.all() or credible.sum() < CREDIBLE * len(rows):
                 break
-            self._learn(self._credible[credible], rng)
-        return len(self._credible) < len(rows)
+            self._learn(self._credible[credible])
+        if len(self._credible) == len(rows):
+            return False
+        self._learn(self._credible, rng)
+        return True
 
     def left_out(self, rows: Rows) -> Floats:
         """Return what values of rows are expected to be, on its scale, without having been learnt from."""
