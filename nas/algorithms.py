@@ -85,21 +85,15 @@ class RandomSearch(Algorithm):  # type: ignore[misc]  # pymoo has no types, so a
         self.pop = infills
 
 
-def _genetic(plan: Plan, selection: Any, *, steady: bool = True) -> dict[str, Any]:
-    """Return what all genetic algorithms have in common; fresh operators, as pymoo shares its default ones.
-
-    Args:
-        plan: What to build for.
-        selection: Chooses parents.
-        steady: Whether generations may be smaller than the population.
-    """
+def _genetic(plan: Plan, selection: Any) -> dict[str, Any]:
+    """Return what all genetic algorithms have in common; fresh operators, as pymoo shares its default ones."""
     history = NotSeen(plan.problem)
     history.seen.update(plan.seen)
     crossover = UniformCrossover(prob=0.9)
     if plan.reranker is None:
         mating = UnseenMating(selection, crossover, eliminate_duplicates=history)
     else:
-        mating = ExpandedMating(selection, crossover, history, plan.reranker, steady=steady)
+        mating = ExpandedMating(selection, crossover, history, plan.reranker)
     return {
         "pop_size": plan.population,
         "n_offsprings": plan.population,
@@ -177,7 +171,7 @@ def _rvea(plan: Plan) -> Algorithm:
         directions,
         survival=_AnglesOnAnyFront(directions),
         termination=MaximumGenerationTermination(plan.generations),
-        **_genetic(plan, RandomSelection(), steady=False),
+        **_genetic(plan, RandomSelection()),
     )
 
 
@@ -186,7 +180,7 @@ def _age_moea2(plan: Plan) -> Algorithm:
         raise InputError("age-moea2 needs numba, which is not installed; pip install 'spikefront[age]'")
     from pymoo.algorithms.moo.age2 import AGEMOEA2  # noqa: PLC0415  # importing it fails without numba, an extra
 
-    return AGEMOEA2(**_genetic(plan, TournamentSelection(func_comp=binary_tournament), steady=False))
+    return AGEMOEA2(**_genetic(plan, TournamentSelection(func_comp=binary_tournament)))
 
 
 def _ga(plan: Plan) -> Algorithm:
@@ -316,7 +310,7 @@ def build_algorithm(
     Args:
         name: A row of ``ALGORITHMS``, or ``package.module:Name`` of the user's own.
         problem: Space and objectives.
-        population: Architectures of a generation.
+        population: Architectures of a generation; at most, with a reranker.
         seed: Seed of all that is drawn.
         evaluations: Budget, which ``rvea`` and the swarms spread their schedule over; they go on beyond it.
         start: Results that it begins with: the best are in its first population, and none is proposed again.
@@ -330,7 +324,7 @@ def build_algorithm(
     if row.scalar:
         problem = problem.scalar()
     first, seen = best_first(problem, start, population), {result.architecture for result in start}
-    reranker = Reranker(problem, expand) if expand > 1 and name != "random" else None
+    reranker = Reranker(problem, expand, whole=not row.steady) if expand > 1 and name != "random" else None
     if reranker is not None and start:
         reranker.learn(told(problem, start))
     own, plan = name not in ALGORITHMS, Plan(problem, population, evaluations, first, seen, reranker)

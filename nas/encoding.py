@@ -12,7 +12,7 @@ from spaces import Genotype, Space
 Floats = NDArray[np.float64]
 
 SHARED = 3
-"""Genes of the same choices from which on their sum is encoded as well."""
+"""Genes that are alike from which on their sum is encoded as well."""
 
 REMEMBERED = 2**14
 """Architectures whose vectors are kept, as searches come back to them."""
@@ -21,16 +21,16 @@ REMEMBERED = 2**14
 class Encoding:
     """Thermometer code of ordered genes and one-hot code of unordered ones; inactive genes are 0.
 
-    Codes are scaled so that the squared distance of two vectors is the sum over genes of
+    Codes are scaled so that the squared distance of the genes' own entries is the sum over genes of
 
     .. code-block:: text
 
         |i - j| / (n - 1)        ordered genes of n choices, i and j indices
         0 if i == j else 1       unordered genes
 
-    Where several genes have the same choices, as those of the layers of a network, the sum of their codes follows,
-    over the root of their number: how often each choice was made, which a few architectures tell more about than
-    about each gene.
+    Where several genes have the same choices and names that differ in the number at their end, as those of the layers
+    of a network, the sum of their codes follows, over the root of their number: how often each choice was made, which
+    a few architectures tell more about than about each gene.
 
     Args:
         space: Search space.
@@ -77,8 +77,9 @@ class Encoding:
 
 
 def _alike(space: Space) -> list[list[int]]:
-    """Return the columns of genes that have the same choices, of all groups of enough of them."""
-    groups: dict[tuple[bool, tuple[object, ...]], list[int]] = {}
+    """Return the columns of genes that are one for each layer, say, of all groups of enough of them."""
+    groups: dict[tuple[str, bool, tuple[object, ...]], list[int]] = {}
     for index, (column, ordered) in enumerate(zip(space.columns, space.ordered.tolist(), strict=True)):
-        groups.setdefault((ordered, tuple(space.choices(column))), []).append(index)
-    return [columns for (_, choices), columns in groups.items() if len(columns) >= SHARED and len(choices) > 1]
+        name = column.rstrip("0123456789")
+        groups.setdefault((name, ordered, tuple(space.choices(column))), []).append(index)
+    return [columns for (*_, choices), columns in groups.items() if len(columns) >= SHARED and len(choices) > 1]

@@ -28,14 +28,11 @@ class ExpandedMating(UnseenMating):
         crossover: Combines two of them.
         eliminate_duplicates: The memory.
         reranker: Picks.
-        steady: Whether it may return less than a generation, for the reranker to learn sooner.
     """
 
-    def __init__(
-        self, selection: Any, crossover: Any, eliminate_duplicates: NotSeen, reranker: Reranker, *, steady: bool
-    ) -> None:
+    def __init__(self, selection: Any, crossover: Any, eliminate_duplicates: NotSeen, reranker: Reranker) -> None:
         super().__init__(selection, crossover, eliminate_duplicates)
-        self._reranker, self._steady = reranker, steady
+        self._reranker = reranker
         self._begun = False
 
     def do(
@@ -46,13 +43,12 @@ class ExpandedMating(UnseenMating):
         random_state: np.random.Generator,
         **kwargs: Any,
     ) -> Population:
-        """Return so many unseen individuals, fewer where the reranker should learn before, or if fewer are left."""
+        """Return up to so many unseen individuals: fewer while the reranker knows little, or if fewer are left."""
         if not self._begun:
             self._begun = True
             self._reranker.learn(pop)
         self._reranker.catch_up()
-        if self._steady:
-            n_offsprings = self._reranker.batch(n_offsprings)
+        n_offsprings = self._reranker.batch(n_offsprings)
         wanted, space = n_offsprings * self._reranker.expand, problem.space
         candidates: dict[Genotype, NDArray[np.int64] | None] = {}
         if isinstance(space, TableSpace) and not space.complete:

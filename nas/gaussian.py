@@ -21,8 +21,8 @@ STEPS = 15
 
 JITTER = 1e-6
 WEIGHT, NOISE, SLOPE = 3.0, 0.1, 0.3
-"""Where a fit begins, and what it is drawn to: the sum of the genes' weights, and variances of noise and of slopes in
-units of the values' variance."""
+"""Where a fit begins, and what it is drawn to: the sum of the genes' weights, the variance of noise in units of that
+of the values, and the variance of a slope for each unit of its gene's weight."""
 
 DEVIATION = 1.5
 """How far a fit may go from there: the deviation of the prior of each scale's logarithm."""

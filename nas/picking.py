@@ -12,8 +12,10 @@ wrong.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import moocore
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,7 +23,8 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
 GAINING = 0.5
-"""Part of what is picked by hypervolume that is to add to the results at hand, as long as anything is expected to."""
+"""Part of what is picked by hypervolume that is to add to the results at hand, as long as anything is expected to; at
+least one."""
 
 DIRECTIONS = 512
 """Directions by which what is added is measured."""
@@ -53,7 +56,7 @@ class Picks:
 
 @dataclass(frozen=True)
 class Box:
-    """Between the worst values that count and the best ones so far.
+    """Between the worst values that count and the best ones known or expected.
 
     Attributes:
         worst: Reference of the hypervolume, ``(n_obj,)``.
@@ -64,7 +67,9 @@ class Box:
     best: Floats
 
     def lengths(self, F: Floats, directions: Floats) -> Floats:
-        """Return how far points ``(n, n_obj)`` reach from the worst values along directions, negative outside.
+        """Return how far points ``(n, n_obj)`` reach from the worst values along directions, in extents of the box.
+
+        What is outside reaches less than nothing.
 
         Args:
             F: To minimise.
@@ -91,12 +96,14 @@ def pick_by_volume(picks: Picks, F: Floats, known: Floats, box: Box, count: int,
     Args:
         picks: Where they are noted.
         F: What candidates are expected to be, to minimise, ``(n, n_obj)``.
-        known: Results so far, ``(m, n_obj)``.
+        known: Results so far, and what is expected of what is being scored, ``(m, n_obj)``.
         box: What hypervolume is measured in.
         count: How many.
         rng: Source of the directions.
     """
-    rest = count - _pick_by_gain(picks, F, known, box, round(GAINING * count), rng)
+    if count < 1:
+        return
+    rest = count - _pick_by_gain(picks, F, known, box, math.ceil(GAINING * count), rng)
     for losses in -box.lengths(F, _directions(rest, F.shape[1], rng)).T:
         picks.take_least(losses)
 
@@ -104,8 +111,13 @@ def pick_by_volume(picks: Picks, F: Floats, known: Floats, box: Box, count: int,
 def _pick_by_gain(picks: Picks, F: Floats, known: Floats, box: Box, most: int, rng: np.random.Generator) -> int:
     """Pick one after the other what would add most to results and picks, as long as it does; return how many."""
     n_obj, rows = F.shape[1], np.flatnonzero(picks.free)
+    if not len(rows):
+        return 0
+    rows = rows[moocore.pareto_rank(F[rows]) < most]  # what is behind so many others is not the next best
     directions = _directions(DIRECTIONS, n_obj, rng)
-    reached = np.maximum(box.lengths(np.vstack([known, F[picks.taken]]), directions).max(axis=0), 0.0) ** n_obj
+    before = np.vstack([known, F[picks.taken]])
+    reached = box.lengths(before[moocore.is_nondominated(before)], directions).max(axis=0)
+    reached = np.maximum(reached, 0.0) ** n_obj
     volumes = np.maximum(box.lengths(F[rows], directions), 0.0) ** n_obj
     for number in range(most):
         gains = np.maximum(volumes - reached, 0.0).sum(axis=1) * picks.free[rows]

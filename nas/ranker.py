@@ -4,11 +4,11 @@ Each objective is predicted in normal scores: the quantile of the standard norma
 architecture would have among all scored ones. It is predicted by
 
 - a Gaussian process on normal scores of ranks,
-- or one on the values themselves or their logarithms, which tell more; what is far from all expectation is left out,
-- and networks that learn from the order alone, once there is enough for them, if they are about as good.
+- one on the values themselves or their logarithms, which tell more; what is far from all expectation is left out,
+- and networks that learn from the order alone, once there is enough for them.
 
-What is better is found out by how well the members tell the order within cost bands of architectures that they have
-not learnt from (Kendall's tau).
+They count the more, the better they tell the order within cost bands of architectures that they have not learnt from
+(Kendall's tau).
 
 An architecture that failed has the worst rank, after those that violate constraints; neither has a value.
 """
@@ -27,7 +27,7 @@ from scipy.stats import kendalltau, norm, rankdata
 from nas.encoding import Encoding
 from nas.gaussian import GaussianProcess
 from nas.rank_nets import RankNets
-from nas.value_process import ValueProcess
+from nas.value_process import FormProcess, ValueProcess
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -42,7 +42,8 @@ ENOUGH = 64
 """Architectures from which on networks learn."""
 
 SHARPNESS = 4.0
-"""How fast a member counts less whose tau is behind that of the best one, by its standard error of about n^-1/2."""
+"""How fast a member counts less whose tau is behind that of the best one, in units of n^-1/2 of what it is judged by:
+about one and a half standard errors of tau."""
 
 LEAST_WEIGHT = 0.05
 """What a member has to count relative to the best one, to count at all."""
@@ -146,23 +147,20 @@ class ObjectiveRanker:
         values, trust = scored.F[:, objective], 0.0
         if len(inside) >= BAND_SIZE and np.ptp(values[inside]) > 0:
 
-            def tau() -> float:
-                return agreement(self._by_value.left_out(near), ranks[near], judged)
+            def judge(process: FormProcess) -> float:
+                return agreement(process.left_out(near), ranks[near], judged)
 
-            trust, taus[1] = self._by_value.fit(scored.X, values, inside, tau, rng)
+            trust, taus[1] = self._by_value.fit(scored.X, values, inside, judge, rng)
             order = np.argsort(values[inside], kind="stable")
-            self._values, self._at = self._by_value.scaled(values[inside][order]), self._scores[inside][order]
+            self._values, self._at = self._by_value.chosen.formed(values[inside][order]), self._scores[inside][order]
             self._deviation = float(self._values.std()) or 1.0
-        groups = bands(cost)
         if len(ranks) >= ENOUGH:
             if len(ranks) >= GROWTH * self._learnt:
                 self._learnt = len(ranks)
-                self._nets.fit(scored.X, ranks, [*groups, np.arange(len(ranks))], rng)
-                left_out = self._nets.left_out(scored.X)
-                self._net_tau = agreement(left_out, ranks, groups)
-                self._net_scores, self._net_at = np.sort(left_out), np.sort(self._scores)
-            taus[2] = self._net_tau
-        self._weights = np.exp(-SHARPNESS * len(ranks) ** 0.5 * (taus.max() - taus))
+                self._nets.fit(scored.X, ranks, [*bands(cost), np.arange(len(ranks))], rng)
+                self._net_scores, self._net_at = np.sort(self._nets.left_out(scored.X)), np.sort(self._scores)
+            taus[2] = agreement(self._nets_left_out(scored.X)[near], ranks[near], judged)
+        self._weights = np.exp(-SHARPNESS * len(near) ** 0.5 * (taus.max() - taus))
         self._weights[self._weights < LEAST_WEIGHT] = 0.0
         self._weights /= self._weights.sum()
         self.value_tau = max(min(trust, taus[0]), 0.0)
@@ -178,26 +176,30 @@ class ObjectiveRanker:
 
     def left_out(self, scored: Scored, near: Rows) -> Floats:
         """Return the normal score that each known architecture is expected to have from all others, ``(n,)``."""
-        learnt = np.arange(self._learnt)
         expected = np.zeros(len(scored.X))
         for member, weight in enumerate(self._weights):
             if weight > 0:
-                if member == 1:
-                    scores = self._from_value(self._by_value.left_out(np.arange(len(scored.X))))
+                if member == 0:
+                    scores = self._by_rank.predict(scored.X)
+                    scores[near] = self._by_rank.left_out()
+                elif member == 1:
+                    scores = self._from_value(self._by_value.chosen.left_out(np.arange(len(scored.X))))
                 else:
-                    scores = self._members[member](scored.X)
-                    if member == 0:
-                        scores[near] = self._by_rank.left_out()
-                    else:
-                        scores[learnt] = self._from_net(self._nets.left_out(scored.X[learnt]))
+                    scores = self._from_net(self._nets_left_out(scored.X))
                 expected += weight * scores
         return expected
+
+    def _nets_left_out(self, X: Floats) -> Floats:
+        """Return the networks' scores of all that is known, each by those that have not learnt from it, ``(n,)``."""
+        scores = self._nets.predict(X)
+        scores[: self._learnt] = self._nets.left_out(X[: self._learnt])
+        return scores
 
     @property
     def _members(self) -> list[Callable[[Floats], Floats]]:
         return [
             self._by_rank.predict,
-            lambda Z: self._from_value(self._by_value.predict(Z)),
+            lambda Z: self._from_value(self._by_value.chosen.predict(Z)),
             lambda Z: self._from_net(self._nets.predict(Z)),
         ]
 

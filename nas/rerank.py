@@ -40,15 +40,21 @@ measured from the worst of the first results, half from the reference of the pro
 STRICTNESS = 4
 """Power by which that share falls with how well values are predicted compared with ranks."""
 
-BATCH, KNOWN = 0.5, 0.0625
-"""A batch is so much of a generation, or so much of what is known where that is more, but no more than a generation:
-what the first results tell is soon worth more than what a whole generation was picked by."""
+SMALLEST = 0.5
+"""A batch is at least so much of a generation, and at most all of it."""
+
+INFORMED = 1 / 16
+"""Between these it is so much of what is known: the first results soon tell more than a whole generation was picked
+by."""
 
 LEAST = 10
-"""Sound results from which on it ranks."""
+"""Sound results from which on it ranks, and newly scored ones from which on it may stand aside."""
 
-TRUSTED, REMEMBERED = 0.2, 50
-"""Kendall's tau below which it stands aside, a mean over the last batches that have so many architectures."""
+TRUSTED = 0.2
+"""Kendall's tau below which it stands aside."""
+
+REMEMBERED = 50
+"""That is a mean over the last batches, as many as have so many architectures."""
 
 KEPT = 2
 """Where there are more candidates than mating proposes, this part of as many is kept: those that are expected to be
@@ -79,14 +85,16 @@ class Reranker:
     Args:
         problem: Space and objectives; static objectives are computed and not predicted.
         expand: Candidates per architecture that is picked, at least 2.
+        whole: Whether batches are always generations.
 
     Attributes:
         trace: How well each batch was ranked.
         asked: Individuals that were picked and not yet learnt from.
     """
 
-    def __init__(self, problem: ArchitectureProblem, expand: int) -> None:
+    def __init__(self, problem: ArchitectureProblem, expand: int, *, whole: bool = False) -> None:
         self.expand = expand
+        self._whole = whole
         self.asked = Population.empty()
         self.trace: list[Ranked] = []
         self._problem = problem
@@ -100,12 +108,14 @@ class Reranker:
         self._worst: Floats | None = None
         self._given = problem.minimised_reference()
         self._aside = False
+        self._fitted_to = 0
 
     def batch(self, generation: int) -> int:
-        """Return how many to pick before learning again, of as many as a generation has."""
-        if self._aside:
+        """Return how many to pick before learning again, of as many as a generation has: all while it cannot rank."""
+        sound = sum(violation <= 0 for _, violation in self._results.values())
+        if self._whole or self._aside or sound < LEAST:
             return generation
-        return min(max(math.ceil(BATCH * generation), int(KNOWN * len(self._results))), generation)
+        return min(max(math.ceil(SMALLEST * generation), int(INFORMED * len(self._results))), generation)
 
     def expect(self, individuals: Population) -> None:
         """Take individuals that are to be learnt from once they are evaluated."""
@@ -129,7 +139,7 @@ class Reranker:
             self._results[architecture] = (np.array(individual.F, dtype=np.float64), violation)
         if self._expected:
             self.trace.append(Ranked(len(known.X), len(fresh), self._tau(known, list(fresh)), self._aside))
-            self._aside = _trust(self.trace) < TRUSTED
+            self._aside = _recent(self.trace) < TRUSTED
 
     def log(self) -> list[dict[str, float | int | bool | None]]:
         """Return the trace as plain values that JSON can hold, tau being None where there was nothing to compare."""
@@ -199,9 +209,15 @@ class Reranker:
         if scored.sound.sum() >= LEAST:
             if self._worst is None:
                 self._worst = scored.F[scored.sound].max(axis=0)
-            self._ranker.fit(scored, rng)
-            scores, spread = self._ranker.predict(self._encoding(candidates))
-            F = self._values(scored, scores, candidates)
+            if self._fitted_to < len(scored.X):
+                self._fitted_to = len(scored.X)
+                self._ranker.fit(scored, rng)
+            pending = [self._problem.space.decode(individual.X) for individual in self.asked]
+            every = [*candidates, *pending]
+            scores, spread = self._ranker.predict(self._encoding(every))
+            F = self._values(scored, scores, every)
+            known = np.vstack([scored.F[scored.sound], F[len(candidates) :]])
+            scores, spread, F = (values[: len(candidates)] for values in (scores, spread, F))
             expected = scores
             if not self._aside:
                 if len(candidates) > self.expand * count:
@@ -210,27 +226,27 @@ class Reranker:
                 for _ in range(explored):
                     doubt = -spread.sum(axis=1) if rng.random() < 0.5 else rng.random(len(candidates))
                     picks.take_least(doubt)
-                self._pick_best(picks, scores, F, scored, count, rng)
+                self._pick_best(picks, scores, F, known, count, rng)
         while len(picks.taken) < count and picks.free.any():
             picks.take_least(first)
         return expected
 
     def _pick_best(
-        self, picks: Picks, scores: Floats, F: Floats, scored: Scored, count: int, rng: np.random.Generator
+        self, picks: Picks, scores: Floats, F: Floats, known: Floats, count: int, rng: np.random.Generator
     ) -> None:
-        """Pick what is expected to be best, up to ``count`` in all."""
+        """Pick what is expected to be best, up to ``count`` in all, beside what is known, ``(m, n_obj)``."""
         assert self._worst is not None
         rest = count - len(picks.taken)
         if scores.shape[1] == 1:
             for _ in range(rest):
                 picks.take_least(scores[:, 0])
             return
-        best = scored.F[scored.sound].min(axis=0)
+        best = np.minimum(known.min(axis=0), F.min(axis=0))
         trust, tau = self._ranker.of_values(self._predicted)
         number = round(trust**STRICTNESS * min(tau / TELLING, 1.0) * rest)
         for reference, part in ((self._worst, number // 2), (self._given, number - number // 2)):
-            box = Box(self._worst if reference is None else reference, np.minimum(best, F.min(axis=0)))
-            pick_by_volume(picks, F, scored.F[scored.sound], box, part, rng)
+            box = Box(self._worst if reference is None else reference, best)
+            pick_by_volume(picks, F, known, box, part, rng)
         eligible = np.flatnonzero((self._worst > F).all(axis=1))
         rows = eligible if picks.free[eligible].sum() >= count else np.arange(len(F))
         pick_by_band(picks, scores, self._ranker.cost, rows, count - len(picks.taken), rng)
@@ -254,15 +270,15 @@ class Reranker:
         return F
 
 
-def _trust(trace: Sequence[Ranked]) -> float:
-    """Return the mean tau of the last batches in which there was something to compare, infinite if there was none."""
+def _recent(trace: Sequence[Ranked]) -> float:
+    """Return the mean tau of the last batches in which there was something to compare, infinite if those are few."""
     sizes, taus = 0, 0.0
     for batch in reversed(trace):
         if np.isfinite(batch.tau):
             sizes, taus = sizes + batch.batch, taus + batch.batch * batch.tau
         if sizes >= REMEMBERED:
             break
-    return taus / sizes if sizes else math.inf
+    return taus / sizes if sizes >= LEAST else math.inf
 
 
 def _interpolate(x: Floats, known: Floats, values: Floats) -> Floats:

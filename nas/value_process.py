@@ -1,9 +1,9 @@
-"""What values are expected to be, on the scale on which they are foretold best, without those that are incredible."""
+"""What values are expected to be, in the form in which they are foretold best, without those that are incredible."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,64 @@ LOOKS = 5
 """How often incredible values are looked for."""
 
 GROWTH = 1.2
-"""The scale is chosen anew when there are so many times the values that it was chosen by."""
+"""The form is chosen anew when there are so many times the values that it was chosen by."""
+
+Form = Literal["values", "logarithms"]
+"""What a process learns from; logarithms are for values of one sign."""
 
 
-Scale = Literal["values", "logarithms"]
-SCALES: tuple[Scale, ...] = get_args(Scale)
+class FormProcess:
+    """Gaussian process on values in one form.
+
+    Args:
+        encoding: How architectures are encoded.
+        form: Values, or logarithms with the values' sign and in their order.
+    """
+
+    def __init__(self, encoding: Encoding, form: Form) -> None:
+        self.form = form
+        self._process = GaussianProcess(encoding.genes)
+
+    def formed(self, values: Floats) -> Floats:
+        """Return values in its form, in the same order."""
+        return np.sign(values) * np.log(np.abs(values)) if self.form == "logarithms" else values
+
+    def learn(self, X: Floats, values: Floats, rows: Rows, rng: np.random.Generator | None = None) -> None:
+        """Learn from rows of vectors and values, the process' scales as well if there is what to draw from."""
+        self._X, self._values, self._credible = X, values, rows
+        self._formed = self.formed(values[rows])
+        if rng is not None:
+            self._process.tune(X[rows], self._formed, rng)
+        self._process.fit(X[rows], self._formed)
+
+    def believe_less(self, rng: np.random.Generator) -> bool:
+        """Learn again without values that are incredible, and return whether there were any.
+
+        Such a value is far from what all others say. They are looked for again, as they hide each other, by the
+        scales that were learnt with them; these are learnt anew in the end.
+        """
+        count = len(self._credible)
+        for _ in range(LOOKS):
+            beside = np.abs(self._formed - self._process.left_out())
+            credible = beside <= INCREDIBLE * max(float(np.median(beside)), np.finfo(float).tiny)
+            if credible.all() or credible.sum() < CREDIBLE * count:
+                break
+            self.learn(self._X, self._values, self._credible[credible])
+        if len(self._credible) == count:
+            return False
+        self.learn(self._X, self._values, self._credible, rng)
+        return True
+
+    def left_out(self, rows: Rows) -> Floats:
+        """Return what values of rows are expected to be, in its form, without having been learnt from."""
+        expected = self._process.predict(self._X[rows])
+        learnt = np.isin(rows, self._credible)
+        expected[learnt] = self._process.left_out()[np.isin(self._credible, rows)]
+        return expected
+
+    def predict(self, Z: Floats) -> Floats:
+        """Return what values of vectors ``(m, width)`` are expected to be, in its form, ``(m,)``."""
+        return self._process.predict(Z)
 
 
 class ValueProcess:
@@ -38,16 +91,16 @@ class ValueProcess:
         encoding: How architectures are encoded.
 
     Attributes:
-        scale: What it learns from.
+        chosen: The process on the form that tells more.
     """
 
     def __init__(self, encoding: Encoding) -> None:
-        self.scale: Scale = "values"
-        self._processes = {scale: GaussianProcess(encoding.genes) for scale in SCALES}
+        self._values = self.chosen = FormProcess(encoding, "values")
+        self._logarithms = FormProcess(encoding, "logarithms")
         self._chosen_by = 0
 
     def fit(
-        self, X: Floats, values: Floats, rows: Rows, tau: Callable[[], float], rng: np.random.Generator
+        self, X: Floats, values: Floats, rows: Rows, judge: Callable[[FormProcess], float], rng: np.random.Generator
     ) -> tuple[float, float]:
         """Learn from some rows, and return how well all of them, and the credible ones, tell the order.
 
@@ -55,70 +108,18 @@ class ValueProcess:
             X: Vectors, ``(n, width)``.
             values: To minimise; what is in other rows may mean nothing, ``(n,)``.
             rows: What to learn from, different ones, ``(m,)``.
-            tau: Returns Kendall's tau of what :meth:`left_out` returns, as it is then.
+            judge: Returns Kendall's tau of a process that has learnt.
             rng: Source of all that is drawn.
         """
-        self._X, self._values = X, values
-        one_sign = values[rows].min() > 0 or values[rows].max() < 0
-        possible = SCALES if one_sign else SCALES[:1]
-        scales: Sequence[Scale] = (self.scale if self.scale in possible else "values",)
-        if len(rows) >= GROWTH * self._chosen_by:
-            self._chosen_by, scales = len(rows), possible
-        taus = {scale: self._try(scale, rows, tau, rng) for scale in scales}
-        best = max(taus, key=lambda scale: taus[scale][1])
-        if best != self.scale:
-            self._try(best, rows, tau, rng)
-        return taus[best]
-
-    def _try(
-        self, scale: Scale, rows: Rows, tau: Callable[[], float], rng: np.random.Generator
-    ) -> tuple[float, float]:
-        """Learn on a scale, and return how well the order is told, without what is incredible in the end."""
-        self.scale = scale
-        self._learn(rows, rng)
-        of_all = tau()
-        return of_all, tau() if self._believe_less(rows, rng) else of_all
-
-    def _learn(self, rows: Rows, rng: np.random.Generator | None = None) -> None:
-        """Learn from some rows, the scales as well if there is what to draw from."""
-        self._credible, process = rows, self._process
-        self._scaled = self.scaled(self._values[rows])
-        if rng is not None:
-            process.tune(self._X[rows], self._scaled, rng)
-        process.fit(self._X[rows], self._scaled)
-
-    @property
-    def _process(self) -> GaussianProcess:
-        return self._processes[self.scale]
-
-    def scaled(self, values: Floats) -> Floats:
-        """Return values on its scale, in the same order; for logarithms all must have one sign."""
-        return np.sign(values) * np.log(np.abs(values)) if self.scale == "logarithms" else values
-
-    def _believe_less(self, rows: Rows, rng: np.random.Generator) -> bool:
-        """Learn again without values that are incredible, and return whether there were any.
-
-        Such a value is far from what all others say. They are looked for again, as they hide each other, by the scales
-        that were learnt with them; these are learnt anew in the end.
-        """
-        for _ in range(LOOKS):
-            beside = np.abs(self._scaled - self._process.left_out())
-            credible = beside <= INCREDIBLE * max(float(np.median(beside)), np.finfo(float).tiny)
-            if credible.all() or credible.sum() < CREDIBLE * len(rows):
-                break
-            self._learn(self._credible[credible])
-        if len(self._credible) == len(rows):
-            return False
-        self._learn(self._credible, rng)
-        return True
-
-    def left_out(self, rows: Rows) -> Floats:
-        """Return what values of rows are expected to be, on its scale, without having been learnt from."""
-        expected = self._process.predict(self._X[rows])
-        learnt = np.isin(rows, self._credible)
-        expected[learnt] = self._process.left_out()[np.isin(self._credible, rows)]
-        return expected
-
-    def predict(self, Z: Floats) -> Floats:
-        """Return what values of vectors ``(m, width)`` are expected to be, on its scale, ``(m,)``."""
-        return self._process.predict(Z)
+        tried = [self.chosen]
+        if not (values[rows].min() > 0 or values[rows].max() < 0):
+            tried = [self._values]
+        elif len(rows) >= GROWTH * self._chosen_by:
+            self._chosen_by, tried = len(rows), [self._values, self._logarithms]
+        taus: dict[Form, tuple[float, float]] = {}
+        for process in tried:
+            process.learn(X, values, rows, rng)
+            of_all = judge(process)
+            taus[process.form] = of_all, judge(process) if process.believe_less(rng) else of_all
+        self.chosen = max(tried, key=lambda process: taus[process.form][1])
+        return taus[self.chosen.form]

@@ -254,20 +254,20 @@ def test_a_few_wrong_values_are_not_believed(encoded, rng):
     F[:200][wrong, 0] += 20
     ranker = Ranker(encoding, 2, None)
     ranker.fit(Scored(X[:200], F[:200], np.zeros(200)), rng)
-    believed = ranker._objectives[0]._by_value._credible
+    believed = ranker._objectives[0]._by_value.chosen._credible
     assert wrong[believed].sum() <= 3
     assert len(believed) >= 170
     assert kendalltau(ranker.predict(X[200:])[0][:, 0], F[200:, 0]).statistic > 0.8
 
 
-@pytest.mark.parametrize(("scale", "shape"), [("values", lambda t: 5 + t), ("logarithms", lambda t: np.exp(2 * t))])
-def test_logarithms_are_learnt_from_where_genes_multiply(scale, shape, encoded, rng):
+@pytest.mark.parametrize(("form", "shape"), [("values", lambda t: 5 + t), ("logarithms", lambda t: np.exp(2 * t))])
+def test_logarithms_are_learnt_from_where_genes_multiply(form, shape, encoded, rng):
     encoding, X = encoded
     F, t = objectives(X, rng), X[:, :OWN] @ np.linspace(0.5, 3, OWN)
     F[:, 1] = shape((t - t.mean()) / t.std())
     ranker = Ranker(encoding, 2, None)
     ranker.fit(Scored(X[:60], F[:60], np.zeros(60)), rng)
-    assert ranker._objectives[1]._by_value.scale == scale
+    assert ranker._objectives[1]._by_value.chosen.form == form
     assert kendalltau(ranker.predict(X[60:])[0][:, 1], F[60:, 1]).statistic > 0.85
 
 
@@ -297,7 +297,7 @@ def test_values_of_both_signs_and_zeros_have_no_logarithms(shift, encoded, rng):
     F[:, 1] = np.where(np.arange(len(X)) % 2, shift, F[:, 1])
     ranker = Ranker(encoding, 2, None)
     ranker.fit(Scored(X[:40], F[:40], np.zeros(40)), rng)
-    assert ranker._objectives[1]._by_value.scale != "logarithms"
+    assert ranker._objectives[1]._by_value.chosen.form == "values"
     assert np.isfinite(ranker.predict(X[40:])[0]).all()
 
 

@@ -11,7 +11,7 @@ from nas import rerank
 from nas.picking import Box, Picks, pick_by_band, pick_by_volume
 from nas.problem import ArchitectureProblem
 from nas.ranker import Ranker
-from nas.rerank import Ranked, Reranker, _trust
+from nas.rerank import Ranked, Reranker, _recent
 from nas.scoring import threads
 from spaces import load_space
 
@@ -139,12 +139,56 @@ def test_it_stands_aside_while_it_cannot_tell_the_order(rng):
 
 
 def test_what_it_is_trusted_by_is_the_mean_over_the_last_architectures():
-    """Batches count by their size, the last ones that have 50 together; where nothing could be compared, none."""
+    """Batches count by their size, the last ones that have 50 together; nine are too few, and some compare none."""
     nothing = Ranked(0, 100, float("nan"), False)
-    assert _trust([]) == _trust([nothing]) == np.inf
+    assert _recent([]) == _recent([nothing]) == _recent([Ranked(0, 9, -1.0, False)]) == np.inf
     trace = [Ranked(0, 10, -1.0, False), Ranked(0, 45, 0.2, False), nothing, Ranked(0, 5, 0.6, False), nothing]
-    assert _trust(trace) == pytest.approx((45 * 0.2 + 5 * 0.6) / 50)
-    assert _trust(trace[:2]) == pytest.approx((45 * 0.2 - 10 * 1.0) / 55)
+    assert _recent(trace) == pytest.approx((45 * 0.2 + 5 * 0.6) / 50)
+    assert _recent(trace[:2]) == pytest.approx((45 * 0.2 - 10 * 1.0) / 55)
+    assert _recent(trace[:1]) == -1
+
+
+def test_a_batch_grows_with_what_is_known_unless_it_cannot_rank(rng):
+    problem = problem_of(load_space("digits"))
+    every = drawn(problem.space, 400)
+
+    def sizes(known, **options):
+        reranker = Reranker(problem, 4, **options)
+        reranker.learn(told(problem, every[:known], [toy_metrics(each) for each in every[:known]]))
+        return [reranker.batch(generation) for generation in (1, 5, 20, 100)]
+
+    assert sizes(9) == [1, 5, 20, 100]
+    assert sizes(10) == sizes(63) == [1, 3, 10, 50]
+    assert sizes(191) == [1, 5, 11, 50]
+    assert sizes(400) == [1, 5, 20, 50]
+    assert sizes(20, whole=True) == [1, 5, 20, 100]
+    reranker = Reranker(problem, 4)
+    reranker.learn(told(problem, every[:20], [None] * 20))
+    assert reranker.batch(20) == 20
+
+
+def test_what_is_being_scored_counts_as_it_is_expected_to_be(rng, monkeypatch):
+    """It fills gaps, so that nothing is picked for them again; it is never learnt from before it has results."""
+    problem = problem_of(load_space("digits"))
+    every = drawn(problem.space, 200)
+    monkeypatch.setattr("nas.picking.GAINING", 1.0)
+    monkeypatch.setattr("nas.rerank.EXPLORED", 0.0)
+    seen = []
+
+    def noting(picks, F, known, box, count, rng):
+        seen.append((F, known))
+        pick_by_volume(picks, F, known, box, count, rng)
+
+    monkeypatch.setattr("nas.rerank.pick_by_volume", noting)
+    reranker = Reranker(problem, 4)
+    reranker.learn(told(problem, every[:60], [toy_metrics(each) for each in every[:60]]))
+    first = reranker.pick(every[60:], 8, rng)
+    F, known = seen[-1]
+    assert len(known) == 60
+    reranker.expect(Population.new(X=np.array([problem.space.encode(every[60 + row]) for row in first])))
+    again = [each for row, each in enumerate(every[60:]) if row not in first]
+    reranker.pick(again, 8, rng)
+    assert seen[-1][1][60:] == pytest.approx(F[first])
 
 
 def test_most_of_a_batch_is_what_is_expected_to_be_best_and_a_part_is_not(rng, monkeypatch):
