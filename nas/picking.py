@@ -12,7 +12,6 @@ wrong.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import moocore
@@ -23,8 +22,7 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
 GAINING = 0.5
-"""Part of what is picked by hypervolume that is to add to the results at hand, as long as anything is expected to; at
-least one."""
+"""Part of what is picked by hypervolume that is to add to the results at hand, as long as anything is expected to."""
 
 DIRECTIONS = 512
 """Directions by which what is added is measured."""
@@ -101,9 +99,7 @@ def pick_by_volume(picks: Picks, F: Floats, known: Floats, box: Box, count: int,
         count: How many.
         rng: Source of the directions.
     """
-    if count < 1:
-        return
-    rest = count - _pick_by_gain(picks, F, known, box, math.ceil(GAINING * count), rng)
+    rest = count - _pick_by_gain(picks, F, known, box, int(GAINING * count + rng.random()), rng)
     for losses in -box.lengths(F, _directions(rest, F.shape[1], rng)).T:
         picks.take_least(losses)
 
@@ -111,7 +107,7 @@ def pick_by_volume(picks: Picks, F: Floats, known: Floats, box: Box, count: int,
 def _pick_by_gain(picks: Picks, F: Floats, known: Floats, box: Box, most: int, rng: np.random.Generator) -> int:
     """Pick one after the other what would add most to results and picks, as long as it does; return how many."""
     n_obj, rows = F.shape[1], np.flatnonzero(picks.free)
-    if not len(rows):
+    if not len(rows) or most < 1:
         return 0
     rows = rows[moocore.pareto_rank(F[rows]) < most]  # what is behind so many others is not the next best
     directions = _directions(DIRECTIONS, n_obj, rng)

@@ -120,13 +120,23 @@ def test_each_algorithm_spends_its_budget_and_tells_each_result_once(name):
 @pytest.mark.parametrize("name", ["nsga2", "rvea", "mo-qpso", "random", "ga"])
 @pytest.mark.parametrize("dies", [3, 20, 37, 119])
 def test_a_search_that_died_goes_on_as_what_it_was(name, dies):
+    goes_on(name, dies)
+
+
+@pytest.mark.parametrize("dies", [20, 53])
+def test_so_does_one_with_a_reranker(dies):
+    """What is being scored when it dies has a part in what is picked."""
+    goes_on("nsga2", dies, expand=4)
+
+
+def goes_on(name, dies, expand=1):
     diary = Diary(dies)
     with pytest.raises(KeyboardInterrupt):
-        searched(name, diary, VirtualPool(8))
+        searched(name, diary, VirtualPool(8), expand=expand)
     before, order = dict(diary.after), dict(diary.order)
     assert len(order) == dies
     pool = VirtualPool(8, seed=1)  # others are fast now
-    searched(name, diary, pool)
+    searched(name, diary, pool, expand=expand)
     assert list(diary.after.items())[: len(before)] == list(before.items())
     assert {each: diary.order[each] for each in order} == order
     assert len(diary.known) == 120

@@ -57,16 +57,30 @@ def test_genes_of_the_same_choices_share_a_sum():
         *(Column(f"size_{number}", (1, 2), True) for number in range(2)),
         *(Column(f"fixed_{number}", (1,), True) for number in range(3)),
     ]
-    rows = [(0, 0, 1, 0, 1, 0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0), (1, 1, 1, 0, 1, 0, 0, 0)]
+    rows = [(0, 0, 1, 0, 1, 0, 0, 0), (1, 0, 1, 0, 1, 0, 0, 0), (1, 1, 1, 0, 1, 0, 0, 0)]
     encoding = Encoding(TableSpace("toy", columns, np.array(rows)))
     codes = encoding(list(encoding._space))
     by_key = {tuple(row): code for row, code in zip(map(encoding._space.encode, encoding._space), codes, strict=True)}
     sums = {row: code[encoding.genes == len(columns)] for row, code in by_key.items()}
     twice, once, never = (sums[row] * np.sqrt(2 * 3) for row in rows)
     np.testing.assert_allclose(twice, [2, 1])
-    np.testing.assert_allclose(once, [2, 1])
+    np.testing.assert_allclose(once, [1, 2])
     np.testing.assert_allclose(never, [0, 3])
     assert encoding.genes.max() == len(columns)
+
+
+def test_sums_are_of_one_gene_of_each_layer_and_of_what_is_active(rng):
+    """Depth has the choices of the ratios here and is none of them; layers that are not there add nothing."""
+    space = load_space("grey28")
+    encoding, first = Encoding(space), len(space.columns)
+    assert space.choices("depth") == space.choices("mlp_ratio_0")
+    alike = [[f"{gene}_{layer}" for layer in range(3)] for gene in ("mlp_ratio", "num_heads", "v_threshold", "tau")]
+    assert encoding.genes.max() == first + len(alike) - 1
+    for architecture in [space.smallest(), *(space.sample(rng) for _ in range(5))]:
+        (code,) = encoding([architecture])
+        for number, names in enumerate(alike):
+            parts = [code[encoding.genes == list(space.columns).index(name)] for name in names]
+            np.testing.assert_allclose(code[encoding.genes == first + number], sum(parts) / 3**0.5)
 
 
 def test_a_few_results_tell_of_a_sum_what_they_cannot_of_each_gene(rng):

@@ -8,7 +8,7 @@ from fakes import drawn, problem_of, toy_metrics
 from pymoo.core.population import Population
 
 from nas import rerank
-from nas.picking import Box, Picks, pick_by_band, pick_by_volume
+from nas.picking import Box, Picks, _pick_by_gain, pick_by_band, pick_by_volume
 from nas.problem import ArchitectureProblem
 from nas.ranker import Ranker
 from nas.rerank import Ranked, Reranker, _recent
@@ -67,8 +67,25 @@ def test_half_of_them_add_most_to_results_and_picks_as_long_as_any_does(rng):
     assert len(before) > 4
     assert len(picks.taken) == 11
     dominated = Picks(np.arange(60))
-    pick_by_volume(dominated, F + 0.2, np.zeros((1, 2)), UNIT, 10, rng)  # nothing can be added
+    assert _pick_by_gain(dominated, F + 0.2, np.zeros((1, 2)), UNIT, 10, rng) == 0  # nothing can be added
+    pick_by_volume(dominated, F + 0.2, np.zeros((1, 2)), UNIT, 10, rng)
     assert len(dominated.taken) == 10
+    assert _pick_by_gain(dominated, F, known, UNIT, 10, rng) > 0
+    dominated.free[:] = False
+    pick_by_volume(dominated, F, known, UNIT, 10, rng)
+    assert len(dominated.taken) < 30
+
+
+@pytest.mark.parametrize("n_obj", [2, 3])
+def test_the_first_of_them_adds_most_of_all(n_obj):
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        F, known = rng.random((40, n_obj)), rng.random((6, n_obj)) * 0.5 + 0.3
+        picks, box = Picks(np.arange(40)), Box(np.ones(n_obj), np.zeros(n_obj))
+        pick_by_volume(picks, F, known, box, 2, rng)
+        volumes = [moocore.hypervolume(np.vstack([known, point]), ref=np.ones(n_obj)) for point in F]
+        gains = np.array(volumes) - moocore.hypervolume(known, ref=np.ones(n_obj))
+        assert gains[picks.taken[0]] > 0.8 * gains.max() > 0
 
 
 def test_picks_by_volume_do_not_care_about_units(rng):
@@ -113,7 +130,7 @@ def test_it_stands_aside_while_it_cannot_tell_the_order(rng):
     """Results without any order make it stand aside, ones with it bring it back; aside, it takes what comes first."""
     space = load_space("digits")
     problem, left, chance = problem_of(space), drawn(space, 400), np.random.default_rng(5)
-    reranker, firsts = Reranker(problem, 4), []
+    reranker, firsts, sizes = Reranker(problem, 4), [], []
 
     def noise(_):
         return {"accuracy": chance.random(), "energy_mj": chance.random()}
@@ -122,12 +139,15 @@ def test_it_stands_aside_while_it_cannot_tell_the_order(rng):
     left = left[12:]
     for answer, batches in ((noise, 5), (toy_metrics, 20)):
         for _ in range(batches):
+            sizes.append(reranker.batch(20))
             picked = [left[row] for row in reranker.pick(left[:40], 10, rng)]
             firsts.append(picked == left[:10])
             reranker.learn(told(problem, picked, [answer(each) for each in picked]))
             left = [each for each in left if each not in picked]
     aside = [batch.aside for batch in reranker.trace]
     assert aside == firsts
+    assert all(size == 20 or not stood for size, stood in zip(sizes, aside, strict=True))
+    assert min(sizes) == 10
     assert aside[:6] == [False, True, True, True, True, True]
     assert aside[-3:] == [False, False, False]
     assert [batch.scored for batch in reranker.trace] == list(range(12, 262, 10))
@@ -171,15 +191,18 @@ def test_what_is_being_scored_counts_as_it_is_expected_to_be(rng, monkeypatch):
     """It fills gaps, so that nothing is picked for them again; it is never learnt from before it has results."""
     problem = problem_of(load_space("digits"))
     every = drawn(problem.space, 200)
-    monkeypatch.setattr("nas.picking.GAINING", 1.0)
-    monkeypatch.setattr("nas.rerank.EXPLORED", 0.0)
-    seen = []
+    seen, fits, fit = [], [], Ranker.fit
 
     def noting(picks, F, known, box, count, rng):
         seen.append((F, known))
         pick_by_volume(picks, F, known, box, count, rng)
 
+    def counted(ranker, scored, rng):
+        fits.append(len(scored.X))
+        fit(ranker, scored, rng)
+
     monkeypatch.setattr("nas.rerank.pick_by_volume", noting)
+    monkeypatch.setattr(Ranker, "fit", counted)
     reranker = Reranker(problem, 4)
     reranker.learn(told(problem, every[:60], [toy_metrics(each) for each in every[:60]]))
     first = reranker.pick(every[60:], 8, rng)
@@ -189,6 +212,7 @@ def test_what_is_being_scored_counts_as_it_is_expected_to_be(rng, monkeypatch):
     again = [each for row, each in enumerate(every[60:]) if row not in first]
     reranker.pick(again, 8, rng)
     assert seen[-1][1][60:] == pytest.approx(F[first])
+    assert fits == [60]  # there was nothing new to learn
 
 
 def test_most_of_a_batch_is_what_is_expected_to_be_best_and_a_part_is_not(rng, monkeypatch):
