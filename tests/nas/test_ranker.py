@@ -304,6 +304,26 @@ def test_members_count_by_how_far_they_are_behind_the_best(behind, n, weight, en
     assert ranker._weights[1] == pytest.approx(weight, abs=0.002)
 
 
+def test_networks_count_like_processes_that_tell_as_much(encoded, rng, monkeypatch):
+    """By what they tell of those that they have not learnt from, among which are all results since."""
+    encoding, X = encoded
+    F, told = objectives(X, rng), []
+    ranker = ObjectiveRanker(encoding)
+
+    def agreed(expected, *_):
+        told.append(expected)
+        return 0.5
+
+    monkeypatch.setattr("nas.ranker.agreement", agreed)
+    for n in (80, 84):
+        scored = Scored(X[:n], F[:n], np.zeros(n))
+        ranker.fit_ranks(scored, scored.ranks[:, 0], np.arange(n), rng)
+        ranker.fit(scored, 0, scored.ranks[:, 0], scored.ranks[:, 1], np.arange(n), rng)
+        np.testing.assert_allclose(ranker._weights, 1 / 3)
+    np.testing.assert_array_equal(told[-1][:80], ranker._nets.left_out(X[:80]))
+    np.testing.assert_array_equal(told[-1][80:], ranker._nets.predict(X[80:84]))
+
+
 @pytest.mark.parametrize("shift", [-1e6, 0.0])
 def test_values_of_both_signs_and_zeros_have_no_logarithms(shift, encoded, rng):
     encoding, X = encoded
