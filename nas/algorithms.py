@@ -310,7 +310,7 @@ def build_algorithm(
     Args:
         name: A row of ``ALGORITHMS``, or ``package.module:Name`` of the user's own.
         problem: Space and objectives.
-        population: Architectures of a generation; at most, with a reranker.
+        population: Architectures of a generation; with a reranker later ones than the first can have fewer.
         seed: Seed of all that is drawn.
         evaluations: Budget, which ``rvea`` and the swarms spread their schedule over; they go on beyond it.
         start: Results that it begins with: the best are in its first population, and none is proposed again.

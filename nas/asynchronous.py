@@ -113,15 +113,19 @@ class Conversation:
     def _ask(self) -> Population | None:
         """Return more individuals, none if nothing is left, or None if the algorithm has to be told more first."""
         algorithm = self._algorithm
-        if not algorithm.is_initialized and self._first and not isinstance(algorithm, RandomSearch):
-            if not isinstance(algorithm, GeneticAlgorithm):
+        sampled, genetic = not algorithm.is_initialized, isinstance(algorithm, GeneticAlgorithm)
+        if sampled and self._first and not isinstance(algorithm, RandomSearch):
+            if not genetic:
                 return None
             sampling = algorithm.initialization.sampling
-            return sampling.do(algorithm.problem, self.population, random_state=algorithm.random_state)
-        found = algorithm.ask()
-        asked = Population.empty() if found is None else found
-        if not algorithm.is_initialized:
-            self._first = len(asked)
+            asked = sampling.do(algorithm.problem, self.population, random_state=algorithm.random_state)
+        else:
+            found = algorithm.ask()
+            asked = Population.empty() if found is None else found
+            if sampled:
+                self._first = len(asked)
+        if sampled and genetic and algorithm.reranker is not None:  # mating tells it what it proposes, swarms show it
+            algorithm.reranker.expect(asked)
         return asked
 
     def parents(self, proposal: Genotype) -> tuple[str, ...]:
@@ -141,8 +145,6 @@ class Conversation:
         metrics = [None if result.failure is not None else result.metrics for _, result in self._ready]
         infills = Population.create(*(individual for individual, _ in self._ready))
         self._ready = []
-        if algorithm.reranker is not None and isinstance(algorithm, GeneticAlgorithm):  # swarms show it theirs
-            algorithm.reranker.expect(infills)
         algorithm.tell(infills=algorithm.problem.fill(infills, metrics))
 
 

@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 SHARED = 3
 """Genes that are alike from which on their sum is encoded as well."""
 
-REMEMBERED = 2**14
+KEPT = 2**14
 """Architectures whose vectors are kept, as searches come back to them."""
 
 
@@ -29,8 +29,8 @@ class Encoding:
         0 if i == j else 1       unordered genes
 
     Where several genes have the same choices and names that differ in the number at their end, as those of the layers
-    of a network, the sum of their codes follows, over the root of their number: how often each choice was made, which
-    a few architectures tell more about than about each gene.
+    of a network, the sum of their codes follows, over the root of their number: how often each choice was made, of
+    which a few architectures tell more than of each gene.
 
     Args:
         space: Search space.
@@ -60,7 +60,7 @@ class Encoding:
 
     def __call__(self, architectures: Sequence[Genotype]) -> Floats:
         """Return the vectors of architectures, ``(n, width)``."""
-        if len(self._known) > REMEMBERED:
+        if len(self._known) > KEPT:
             self._known.clear()
         unknown = [architecture for architecture in architectures if architecture not in self._known]
         self._known.update(zip(unknown, self._encode(unknown), strict=True))
@@ -77,7 +77,7 @@ class Encoding:
 
 
 def _alike(space: Space) -> list[list[int]]:
-    """Return the columns of genes that are one for each layer, say, of all groups of enough of them."""
+    """Return the columns of each group of genes that are alike, as those of the layers, if it has enough of them."""
     groups: dict[tuple[str, bool, tuple[object, ...]], list[int]] = {}
     for index, (column, ordered) in enumerate(zip(space.columns, space.ordered.tolist(), strict=True)):
         name = column.rstrip("0123456789")

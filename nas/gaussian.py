@@ -25,7 +25,7 @@ WEIGHT, NOISE, SLOPE = 3.0, 0.1, 0.3
 of the values, and the variance of a slope for each unit of its gene's weight."""
 
 DEVIATION = 1.5
-"""How far a fit may go from there: the deviation of the prior of each scale's logarithm."""
+"""How freely a fit may leave it: the deviation of the prior of each scale's logarithm."""
 
 
 class GaussianProcess:
@@ -35,8 +35,9 @@ class GaussianProcess:
 
         k(x, y) = a exp(-Σ_g w_g |x_g - y_g|²) + b Σ_g w_g x_g·y_g
 
-    A gene of no weight counts in neither part, so that few results tell which of many genes matter. The logarithm of
-    each scale has a normal prior, about even weights.
+    In the second part x and y are differences from the mean of what is learnt from. A gene of no weight counts in
+    neither part, so that few results tell which of many genes matter. The logarithm of each scale has a normal prior,
+    about even weights.
 
     Args:
         genes: Gene of each entry of a vector, ``(width,)``.

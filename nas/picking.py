@@ -1,10 +1,10 @@
 """Which candidates are worth scoring, by what they are expected to be.
 
-Some are picked for the hypervolume, which is the mean over directions of a power of the length of the box between
-reference and front along each [Deng2019]_. Either a candidate is what would add most to what is already known, or the
-best in a direction drawn for it, whatever is known there: results that are known had luck, which expectations do not.
-The others are the best in each of as many cost bands, which keeps the whole front in sight when expectations are
-wrong.
+Some are picked for the hypervolume, which is, but for a factor, the mean over directions of a power of the distance
+from the reference to the front [Deng2019]_. Either a candidate is what would add most to what is already known, or
+the best in a direction drawn for it, whatever is known there: results that are known had luck, which expectations
+have not. The others are the best in each of as many cost bands, which keeps the whole front in sight when
+expectations are wrong.
 
 .. [Deng2019] Deng and Zhang, "Approximating Hypervolume and Hypervolume Contributions Using Polar Coordinate", IEEE
    Transactions on Evolutionary Computation 23(5), 2019.
@@ -109,7 +109,7 @@ def _pick_by_gain(picks: Picks, F: Floats, known: Floats, box: Box, most: int, r
     n_obj, rows = F.shape[1], np.flatnonzero(picks.free)
     if not len(rows) or most < 1:
         return 0
-    rows = rows[moocore.pareto_rank(F[rows]) < most]  # what is behind so many others is not the next best
+    rows = rows[moocore.pareto_rank(F[rows]) < most]  # what is behind so many others is hardly the next best
     directions = _directions(DIRECTIONS, n_obj, rng)
     before = np.vstack([known, F[picks.taken]])
     reached = box.lengths(before[moocore.is_nondominated(before)], directions).max(axis=0)

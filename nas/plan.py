@@ -26,7 +26,7 @@ class Plan:
 
     Attributes:
         problem: Space and objectives.
-        population: Architectures of a generation; at most, with a reranker.
+        population: Architectures of a generation; with a reranker later ones than the first can have fewer.
         evaluations: Budget, which algorithms with a schedule spread it over.
         first: Architectures with results that the first population has; the rest of it is drawn.
         seen: All architectures with results, which are not proposed.
@@ -42,7 +42,7 @@ class Plan:
 
     @property
     def generations(self) -> int:
-        """Whole generations that the budget makes."""
+        """Generations that the budget makes if all have the whole population."""
         return math.ceil(self.evaluations / self.population)
 
 

@@ -44,8 +44,7 @@ SMALLEST = 0.5
 """A batch is at least so much of a generation, and at most all of it."""
 
 INFORMED = 1 / 16
-"""Between these it is so much of what is known: the first results soon tell more than a whole generation was picked
-by."""
+"""Between these it is so much of what is known: few results are soon worth learning from again."""
 
 LEAST = 10
 """Sound results from which on it ranks, and newly scored ones from which on it may stand aside."""
@@ -53,8 +52,8 @@ LEAST = 10
 TRUSTED = 0.2
 """Kendall's tau below which it stands aside."""
 
-REMEMBERED = 50
-"""That is a mean over the last batches, as many as have so many architectures."""
+JUDGED = 50
+"""Architectures that the mean tau of the last batches, whole ones, is over at least if there are so many."""
 
 KEPT = 2
 """Where there are more candidates than mating proposes, this part of as many is kept: those that are expected to be
@@ -67,7 +66,7 @@ class Ranked:
 
     Attributes:
         scored: Results that it had learnt from.
-        batch: Architectures that were scored since.
+        batch: Architectures that were scored since, of which it had expected something.
         tau: Kendall's tau of their expected and their actual order among architectures of like cost, the mean over
             the objectives that are not computed; NaN if there was nothing to compare.
         aside: Whether it stood aside for this batch.
@@ -89,7 +88,7 @@ class Reranker:
 
     Attributes:
         trace: How well each batch was ranked.
-        asked: Individuals that were picked and not yet learnt from.
+        asked: Individuals that were asked for and not yet learnt from.
     """
 
     def __init__(self, problem: ArchitectureProblem, expand: int, *, whole: bool = False) -> None:
@@ -111,7 +110,10 @@ class Reranker:
         self._fitted_to = 0
 
     def batch(self, generation: int) -> int:
-        """Return how many to pick before learning again, of as many as a generation has: all while it cannot rank."""
+        """Return how many to pick before learning again, of as many as a generation has.
+
+        All of them while it cannot rank, stands aside, or if batches are always whole.
+        """
         sound = sum(violation <= 0 for _, violation in self._results.values())
         if self._whole or self._aside or sound < LEAST:
             return generation
@@ -137,8 +139,9 @@ class Reranker:
         for architecture, individual in fresh.items():
             violation = float(individual.CV[0])
             self._results[architecture] = (np.array(individual.F, dtype=np.float64), violation)
-        if self._expected:
-            self.trace.append(Ranked(len(known.X), len(fresh), self._tau(known, list(fresh)), self._aside))
+        foreseen = sum(architecture in self._expected for architecture in fresh)
+        if foreseen:
+            self.trace.append(Ranked(len(known.X), foreseen, self._tau(known, list(fresh)), self._aside))
             self._aside = _recent(self.trace) < TRUSTED
 
     def log(self) -> list[dict[str, float | int | bool | None]]:
@@ -276,7 +279,7 @@ def _recent(trace: Sequence[Ranked]) -> float:
     for batch in reversed(trace):
         if np.isfinite(batch.tau):
             sizes, taus = sizes + batch.batch, taus + batch.batch * batch.tau
-        if sizes >= REMEMBERED:
+        if sizes >= JUDGED:
             break
     return taus / sizes if sizes >= LEAST else math.inf
 

@@ -212,9 +212,9 @@ class Run:
         return found
 
     def reranking(self) -> pd.DataFrame:
-        """Return how well the reranker of a search that has ended knew what it picked, one row each time it learnt.
+        """Return how well the reranker of a search that has ended knew what it picked, one row per batch of results.
 
-        Columns: ``scored`` (results that it had learnt from), ``batch`` (architectures scored since), ``tau``
+        Columns: ``scored`` (results that it had learnt from), ``batch`` (picks scored since), ``tau``
         (Kendall's tau of their expected and actual order among those of like cost), and ``aside`` (whether the
         algorithm proposed them by itself). No rows without a reranker.
         """

@@ -85,7 +85,7 @@ class SearchConfig(Section):
         algorithm: A row of ``nas.algorithms.ALGORITHMS``, or ``package.module:Name`` of the user's own.
         mode: ``async`` gives every free worker the next proposal at once, ``generational`` waits for the whole
             generation, and finds the same with any workers; ``auto`` is async with more than one worker.
-        population: Architectures of a generation; at most, with a reranker.
+        population: Architectures of a generation; with a reranker later ones than the first can have fewer.
         expand: Candidates per architecture of a generation, of which a reranker picks; 1 for no reranker, and
             with an algorithm of the user's own.
         evaluations: Budget.

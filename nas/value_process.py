@@ -19,7 +19,7 @@ INCREDIBLE, CREDIBLE = 8.0, 0.8
 part of all is believed."""
 
 LOOKS = 5
-"""How often incredible values are looked for."""
+"""How often incredible values are looked for at most."""
 
 GROWTH = 1.2
 """The form is chosen anew when there are so many times the values that it was chosen by."""
@@ -55,8 +55,8 @@ class FormProcess:
     def believe_less(self, rng: np.random.Generator) -> bool:
         """Learn again without values that are incredible, and return whether there were any.
 
-        Such a value is far from what all others say. They are looked for again, as they hide each other, by the
-        scales that were learnt with them; these are learnt anew in the end.
+        Such a value is far from what all others say. They are looked for again, as they hide each other. The scales
+        stay those that were learnt with them until the end, when they are learnt anew.
         """
         count = len(self._credible)
         for _ in range(LOOKS):
@@ -107,7 +107,7 @@ class ValueProcess:
         Args:
             X: Vectors, ``(n, width)``.
             values: To minimise; what is in other rows may mean nothing, ``(n,)``.
-            rows: What to learn from, different ones, ``(m,)``.
+            rows: What to learn from, different ones in ascending order, ``(m,)``.
             judge: Returns Kendall's tau of a process that has learnt.
             rng: Source of all that is drawn.
         """
