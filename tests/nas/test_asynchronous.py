@@ -18,6 +18,7 @@ from nas.evaluation import Evaluation
 from nas.interrupt import DrainedPool
 from nas.loop import Quest
 from nas.problem import ArchitectureProblem
+from nas.rerank import Reranker
 from spaces import InputError, load_space
 
 STEADY = sorted(name for name, row in ALGORITHMS.items() if name != "age-moea2")
@@ -127,6 +128,22 @@ def test_a_search_that_died_goes_on_as_what_it_was(name, dies):
 def test_so_does_one_with_a_reranker(dies):
     """What is being scored when it dies has a part in what is picked."""
     goes_on("nsga2", dies, expand=4)
+
+
+def test_a_reranker_knows_what_is_being_scored_from_its_first_pick_on(monkeypatch):
+    """Nothing twice, and as much as workers are at or are about to begin."""
+    counts, pick = [], Reranker.pick
+
+    def noting(reranker, *given):
+        architectures = {reranker._problem.space.decode(each.X) for each in reranker.asked}
+        assert len(architectures) == len(reranker.asked)
+        counts.append(len(architectures))
+        return pick(reranker, *given)
+
+    monkeypatch.setattr(Reranker, "pick", noting)
+    searched("nsga2", Diary(), VirtualPool(50), expand=4)
+    assert counts[0] == 49  # one is free
+    assert 40 <= min(counts) <= max(counts) < 50
 
 
 def goes_on(name, dies, expand=1):

@@ -189,6 +189,21 @@ def test_what_it_is_trusted_by_is_the_mean_over_the_last_architectures():
     assert _recent(trace[:1]) == -1
 
 
+def test_what_it_has_not_picked_says_nothing_of_whether_it_can_tell():
+    """As the first proposals of an asynchronous search, of which many come after its first picks."""
+    problem, left = problem_of(load_space("digits")), drawn(load_space("digits"), 200)
+    reranker = Reranker(problem, 4)
+    reranker.learn(told(problem, left[:20], [toy_metrics(each) for each in left[:20]]))
+    picked = [left[40 + row] for row in reranker.pick(left[40:], 3, np.random.default_rng(0))]
+    late = left[20:40]
+    reranker.learn(told(problem, late, [toy_metrics(each) for each in late]))
+    assert reranker.trace == []
+    answers = sorted((toy_metrics(each) for each in picked), key=lambda metrics: metrics["accuracy"])
+    reranker.learn(told(problem, picked, answers[::-1]))
+    assert [(batch.scored, batch.batch) for batch in reranker.trace] == [(40, 3)]
+    assert not reranker._aside
+
+
 def test_a_batch_grows_with_what_is_known_unless_it_cannot_rank(rng):
     problem = problem_of(load_space("digits"))
     every = drawn(problem.space, 400)
